@@ -1,0 +1,3 @@
+//! A build context: its files, their digests, ignore rules.
+
+pub mod ignore;

@@ -1,0 +1,1 @@
+//! Executes COPY and ADD.

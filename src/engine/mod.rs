@@ -1,0 +1,6 @@
+//! A build: gather facts, plan, execute, commit, assemble.
+
+pub mod copy;
+pub mod event;
+pub mod export;
+pub mod request;

@@ -1,0 +1,149 @@
+//! A build as asked for: plain values, made once in `cli` from flags and environment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::graph::{Entitlement, NetworkMode};
+use crate::image::platform::Platform;
+
+/// Everything that `ply build` was told.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// The main context.
+    pub context: ContextSource,
+    /// The Dockerfile.
+    pub dockerfile: DockerfileSource,
+    /// `-t`, as given.
+    pub tags: Vec<String>,
+    /// `--build-arg`; names without a value were taken from the environment or left out by `cli`.
+    pub build_args: BTreeMap<String, String>,
+    /// `--build-context NAME=VALUE`, as given, in order.
+    pub build_contexts: Vec<(String, String)>,
+    /// `--target`.
+    pub target: Option<String>,
+    /// `--platform`; none: the host's.
+    pub platform: Option<Platform>,
+    /// `--label`.
+    pub labels: Vec<(String, String)>,
+    /// `--no-cache`.
+    pub no_cache: bool,
+    /// `--no-cache-filter`: stage names.
+    pub no_cache_filter: Vec<String>,
+    /// `--pull`: ask the registry even when the store has the image.
+    pub pull: bool,
+    /// `-o`; empty: the image goes to the store.
+    pub outputs: Vec<Output>,
+    /// `--iidfile`.
+    pub iidfile: Option<PathBuf>,
+    /// `--metadata-file`.
+    pub metadata_file: Option<PathBuf>,
+    /// `--network`.
+    pub network: NetworkMode,
+    /// `--allow`.
+    pub allow: Vec<Entitlement>,
+    /// `--secret`.
+    pub secrets: Vec<Secret>,
+    /// `--ssh ID[=PATH]`: id and socket or key paths.
+    pub ssh: Vec<(String, Vec<PathBuf>)>,
+    /// `--add-host`: name and address.
+    pub add_hosts: Vec<(String, String)>,
+    /// `--shm-size` in bytes.
+    pub shm_size_bytes: Option<u64>,
+    /// `--ulimit`: name, soft, hard.
+    pub ulimits: Vec<(String, u64, u64)>,
+    /// `SOURCE_DATE_EPOCH` as given (build argument, else environment).
+    pub epoch: Option<String>,
+    /// `--require-isolation=full`.
+    pub require_full_isolation: bool,
+    /// `--check`: only the build checks.
+    pub check_only: bool,
+    /// How many steps may run side by side; none: the number of processors.
+    pub jobs: Option<usize>,
+}
+
+/// Where the main context comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContextSource {
+    /// A local directory.
+    Directory(PathBuf),
+    /// `-`: a tar or a Dockerfile on standard input, told apart by content.
+    Stdin,
+    /// A git or http(s) URL.
+    Url(String),
+}
+
+/// Where the Dockerfile comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerfileSource {
+    /// `Dockerfile` (or `dockerfile`) at the context's root.
+    Default,
+    /// `-f PATH`: relative to the working directory when the context is a directory, else to the context.
+    Path(PathBuf),
+    /// `-f -`.
+    Stdin,
+}
+
+/// `-o`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// `type=oci`: an OCI archive (or directory with `tar=false`).
+    Oci(ArchiveOutput),
+    /// `type=docker`: an archive for `docker load`.
+    Docker(ArchiveOutput),
+    /// `type=tar`: the root file system as a tar.
+    Tar(Destination),
+    /// `type=local`: the root file system as a directory.
+    Local(PathBuf),
+    /// `type=image`: the store, under these names (besides `-t`).
+    Image(Vec<String>),
+    /// `type=none` or `type=cacheonly`.
+    None,
+}
+
+/// An archive's options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveOutput {
+    /// Where to.
+    pub dest: Destination,
+    /// `name=`: names in the archive, besides `-t`.
+    pub names: Vec<String>,
+    /// `compression=`.
+    pub compression: Compression,
+    /// `tar=false`: a directory instead of an archive (oci).
+    pub directory: bool,
+}
+
+/// How layers are compressed on export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Compression {
+    Uncompressed,
+    Gzip,
+    Zstd,
+}
+
+/// A file, or standard output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Destination {
+    Path(PathBuf),
+    Stdout,
+}
+
+/// `--secret id=ID,src=PATH` or `env=NAME`; the value is read when a step needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Its name.
+    pub id: String,
+    /// Where its value is.
+    pub source: SecretSource,
+}
+
+/// Where a secret's value is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SecretSource {
+    File(PathBuf),
+    /// Read by `cli`.
+    Value(Vec<u8>),
+}

@@ -1,0 +1,33 @@
+//! Plywood: an image build engine with a layer cache.
+//!
+//! Imports go down only; `src/tests/architecture.rs` holds this table.
+//!
+//! ```text
+//! main ─ cli ─ ui                                                  what people see
+//!         │
+//!         ├─ engine (build)      ├─ runner (run)                   use cases
+//!         │
+//!         ├─ dockerfile  graph  cache  context                     what to build, and why   (mostly pure)
+//!         ├─ sandbox  snapshot  layer  image  store  registry      how it is done and kept
+//!         │
+//!         └─ digest  path  fsio  sys                               primitives
+//! ```
+
+pub mod cache;
+pub mod cli;
+pub mod context;
+pub mod digest;
+pub mod dockerfile;
+pub mod engine;
+pub mod fsio;
+pub mod graph;
+pub mod image;
+pub mod layer;
+pub mod path;
+pub mod registry;
+pub mod runner;
+pub mod sandbox;
+pub mod snapshot;
+pub mod store;
+pub mod sys;
+pub mod ui;

@@ -1,0 +1,2 @@
+//! The `ply` program.
+fn main() {}
