@@ -162,15 +162,13 @@ impl Descriptor {
             media::OCI_LAYER_GZIP | media::DOCKER_LAYER_GZIP => Some(LayerPacking::Gzip),
             media::OCI_LAYER_ZSTD | media::DOCKER_LAYER_ZSTD => Some(LayerPacking::Zstd),
             // The non-distributable ones of OCI and Docker's foreign ones: their bytes are ordinary layers.
-            other if other.contains("nondistributable") || other.contains("rootfs.foreign.diff") => {
-                Some(if other.ends_with("gzip") {
-                    LayerPacking::Gzip
-                } else if other.ends_with("zstd") {
-                    LayerPacking::Zstd
-                } else {
-                    LayerPacking::Plain
-                })
-            }
+            other if other.contains("nondistributable") || other.contains("rootfs.foreign.diff") => Some(if other.ends_with("gzip") {
+                LayerPacking::Gzip
+            } else if other.ends_with("zstd") {
+                LayerPacking::Zstd
+            } else {
+                LayerPacking::Plain
+            }),
             _ => None,
         }
     }
@@ -189,9 +187,10 @@ impl Descriptor {
             digest,
             size: d.size(),
             annotations: d.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
-            platform: d.platform().as_ref().map(|p| {
-                Platform::new(&p.os().to_string(), &p.architecture().to_string(), p.variant().as_deref().unwrap_or_default())
-            }),
+            platform: d
+                .platform()
+                .as_ref()
+                .map(|p| Platform::new(&p.os().to_string(), &p.architecture().to_string(), p.variant().as_deref().unwrap_or_default())),
         })
     }
 

@@ -123,9 +123,15 @@ mod tests {
 
     #[test]
     fn the_error_lists_what_there_is() {
-        let error = select(&index(&["linux/amd64/v3", "unknown/unknown", "linux/arm/v7"]), &Platform::new("linux", "amd64", "v2"));
-        assert_eq!(error.unwrap_err().to_string(), "no image for linux/amd64/v2; there is linux/amd64/v3, linux/arm/v7");
-        let error = select(&index(&["unknown/unknown"]), &Platform::new("linux", "amd64", ""));
-        assert_eq!(error.unwrap_err().to_string(), "no image for linux/amd64; there is none for any platform");
+        let platform = Platform::new("linux", "amd64", "v2");
+        for (there, want) in [
+            (
+                &["linux/amd64/v3", "unknown/unknown", "linux/arm/v7"][..],
+                "no image for linux/amd64/v2; there is linux/amd64/v3, linux/arm/v7",
+            ),
+            (&["unknown/unknown"], "no image for linux/amd64/v2; there is none for any platform"),
+        ] {
+            assert_eq!(select(&index(there), &platform).unwrap_err().to_string(), want);
+        }
     }
 }
