@@ -4,3 +4,4 @@ pub mod copy;
 pub mod event;
 pub mod export;
 pub mod request;
+pub mod sources;
