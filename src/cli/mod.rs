@@ -86,7 +86,7 @@ fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
     match command {
         Commands::Build(args) | Commands::Buildx(Buildx::Build(args)) => build::run(&args, session)?,
         Commands::Version(args) | Commands::Buildx(Buildx::Version(args)) => version::run(&args)?,
-        Commands::Completions(args) => completions::run(&args, &command())?,
+        Commands::Completions(args) => completions::run(&args, &self::command())?,
     }
     Ok(0)
 }

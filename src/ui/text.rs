@@ -117,6 +117,21 @@ fn char_width(c: char) -> usize {
     }
 }
 
+/// Breaks text into pieces of at most so many columns (one character each at least), wherever they end.
+pub fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let (mut rows, mut row, mut used) = (Vec::new(), String::new(), 0);
+    for c in text.chars() {
+        if used > 0 && used + char_width(c) > columns {
+            rows.push(std::mem::take(&mut row));
+            used = 0;
+        }
+        used += char_width(c);
+        row.push(c);
+    }
+    rows.push(row);
+    rows
+}
+
 /// Cuts text to a number of columns; the last one shows `…` where something is missing.
 pub fn cut(text: &str, columns: usize) -> String {
     if width(text) <= columns {

@@ -168,7 +168,8 @@ impl Line {
             return vec![self];
         }
         let detail = std::mem::take(&mut self.detail);
-        vec![self, Self { mark: ' ', detail, look: Look::Notice, ..Self::default() }]
+        let more = text::wrap(&detail, columns.saturating_sub(3).max(1)).into_iter();
+        std::iter::once(self).chain(more.map(|detail| Self { mark: ' ', detail, look: Look::Notice, ..Self::default() })).collect()
     }
 
     /// Returns the line at its full width, cut and painted.
@@ -344,10 +345,7 @@ Failed after 2.0s   2/3 steps, 1 cached
             (0, Event::Done(0, Duration::ZERO)),
         ];
         let screens = ticks(&events, (40, 24));
-        assert!(
-            screens[2].contains(" ✓ [build 1/1] RUN make             0.0s\n   miss: env CFLAGS changed (unset -> …\n"),
-            "{}",
-            screens[2]
-        );
+        let want = " ✓ [build 1/1] RUN make             0.0s\n   miss: env CFLAGS changed (unset -> \"-\n   O2\")\n";
+        assert!(screens[2].contains(want), "{}", screens[2]);
     }
 }
