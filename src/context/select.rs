@@ -59,7 +59,7 @@ pub fn select_mount(tree: &SourceTree, source: &str, hashing: Hashing<'_>) -> Re
     for s in finder.found.iter_mut().filter(|s| s.directory) {
         let (meta, xattrs) = tree.meta(place.fd(tree.root()), b"").map_err(|e| ContextError::io("examining", &s.path, e))?;
         let mut root =
-            walk::entry(place.fd(tree.root()), b"", b"", &meta, xattrs).map_err(|e| ContextError::io("examining", &s.path, e))?;
+            walk::entry(tree, place.fd(tree.root()), b"", b"", &meta, xattrs).map_err(|e| ContextError::io("examining", &s.path, e))?;
         root.settled = true;
         for e in &mut s.entries {
             e.hard_link = e.hard_link.map(|i| i + 1);
@@ -183,6 +183,7 @@ impl Finder<'_> {
             name: name.to_vec(),
             directory,
             mtime: meta.mtime,
+            as_is: tree.owner(&meta) == (meta.uid, meta.gid),
             entries: Vec::new(),
         };
         if directory {
@@ -197,9 +198,10 @@ impl Finder<'_> {
                 };
             }
             self.include_matched |= walk.include_matched;
+            source.as_is &= walk.as_is;
             source.entries = walk.entries;
         } else if include.is_none() {
-            let mut entry = walk::entry(place.fd(tree.root()), b"", b"", &meta, xattrs).map_err(io)?;
+            let mut entry = walk::entry(tree, place.fd(tree.root()), b"", b"", &meta, xattrs).map_err(io)?;
             entry.settled = meta.kind != FileKind::File;
             source.entries.push(entry);
         }
