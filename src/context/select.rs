@@ -134,8 +134,14 @@ impl Finder<'_> {
         let io = |e| ContextError::io("opening directory", &base.path(), e);
         let dir = resolve::open_directory(self.tree.root(), &base.path()).map_err(io)?;
         match_below(dir.as_fd(), &base.path(), &patterns, &mut hits)?;
+        // BuildKit's client sends what matches the pattern in the ignore file's language, and that reads `[*]` as
+        // a star in brackets: `COPY star[*]name` copies nothing there.
+        let sent = IgnoreRules::from_patterns([printable(path)]).ok().filter(|r| self.tree.is_local() && !r.has_negations());
         let mut out = Vec::new();
         for hit in hits {
+            if sent.as_ref().is_some_and(|rules| !rules.is_ignored(&hit)) {
+                continue;
+            }
             let name = path::split(&hit).map(|(_, n)| n.to_vec()).unwrap_or_default();
             match self.existing(&hit, &printable(&hit)) {
                 // Hidden, or gone meanwhile.
