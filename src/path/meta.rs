@@ -194,6 +194,11 @@ pub fn get_xattr(fd: impl AsFd, attribute: &[u8]) -> rustix::io::Result<Option<V
     value_at(fd.as_fd(), b"", attribute)
 }
 
+/// Returns an attribute of `name` in `dir`, not following a link; none when it has no such attribute.
+pub fn get_xattr_at(dir: impl AsFd, name: &[u8], attribute: &[u8]) -> rustix::io::Result<Option<Vec<u8>>> {
+    value_at(dir.as_fd(), name, attribute)
+}
+
 /// Sets an attribute of what `fd` (also `O_PATH`) stands for.
 pub fn set_xattr(fd: impl AsFd, attribute: &[u8], value: &[u8]) -> rustix::io::Result<()> {
     rustix::fs::setxattr(&proc_path(fd.as_fd(), b"")?, attribute, value, XattrFlags::empty())

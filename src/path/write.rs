@@ -21,17 +21,15 @@ pub enum Missing {
     Link(Vec<u8>),
 }
 
+/// Asked by [`Root::descend`] about a component: the directory, the name in it, its path without links, what lies there.
+pub type OnMissing<'a, E> = dyn FnMut(&OwnedFd, &[u8], &[u8], Option<FileType>) -> std::result::Result<Missing, E> + 'a;
+
 impl Root {
     /// Walks to the directory at `path`, links followed inside the root, and returns it (`O_PATH`) with its path
     /// without links.
     ///
-    /// For each component that is missing, or neither directory nor link, `missing` is asked: it gets the
-    /// directory, the name, the component's path without links and what lies there.
-    pub fn descend<E: From<PathError>>(
-        &self,
-        path: &[u8],
-        missing: &mut dyn FnMut(&OwnedFd, &[u8], &[u8], Option<FileType>) -> std::result::Result<Missing, E>,
-    ) -> std::result::Result<(OwnedFd, Vec<u8>), E> {
+    /// For each component that is missing, or neither directory nor link, `missing` is asked.
+    pub fn descend<E: From<PathError>>(&self, path: &[u8], missing: &mut OnMissing<'_, E>) -> std::result::Result<(OwnedFd, Vec<u8>), E> {
         let io = |e| PathError::io("walking to", path, e);
         let mut todo: Vec<Vec<u8>> = components(path);
         let mut at: Vec<Vec<u8>> = Vec::new();
