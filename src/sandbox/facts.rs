@@ -93,12 +93,12 @@ impl HostFacts {
 }
 
 /// Whether a map is the initial user namespace's: all ids, unchanged.
-fn is_initial_map(map: &str) -> bool {
+pub(super) fn is_initial_map(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Returns how many ids from 0 on both maps have.
-fn id_range(uid_map: &str, gid_map: &str) -> IdRange {
+pub(super) fn id_range(uid_map: &str, gid_map: &str) -> IdRange {
     let count = |map: &str| {
         let mut extents: Vec<(u64, u64)> = map
             .lines()

@@ -37,6 +37,7 @@ mod spawn;
 pub mod spec;
 pub mod stubs;
 pub mod terminal;
+pub mod userns;
 
 pub use compile::compile;
 pub use facts::HostFacts;
