@@ -5,3 +5,4 @@ pub mod copy;
 pub mod event;
 pub mod export;
 pub mod request;
+pub mod sources;
