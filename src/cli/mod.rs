@@ -9,8 +9,14 @@ pub mod completions;
 pub mod environment;
 pub mod failure;
 pub mod format;
+pub mod history;
+pub mod images;
+pub mod inspect;
 pub mod interrupt;
+pub mod rmi;
 pub mod session;
+pub mod stored;
+pub mod tag;
 pub mod values;
 pub mod version;
 
@@ -41,12 +47,20 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Commands {
     Build(Box<build::BuildArgs>),
+    Images(images::ImagesArgs),
+    Inspect(inspect::InspectArgs),
+    History(history::HistoryArgs),
+    Tag(tag::TagArgs),
+    Rmi(rmi::RmiArgs),
     Version(version::VersionArgs),
     #[command(hide = true)]
     Completions(completions::CompletionsArgs),
     /// Docker's longer spelling: buildx build
     #[command(hide = true, subcommand)]
     Buildx(Buildx),
+    /// Docker's longer spelling: image ls
+    #[command(hide = true, subcommand)]
+    Image(ImageCommands),
 }
 
 /// The commands of `docker buildx` that scripts call.
@@ -54,6 +68,19 @@ enum Commands {
 enum Buildx {
     Build(Box<build::BuildArgs>),
     Version(version::VersionArgs),
+}
+
+/// The commands of `docker image`.
+#[derive(Debug, Subcommand)]
+enum ImageCommands {
+    Build(Box<build::BuildArgs>),
+    #[command(alias = "list")]
+    Ls(images::ImagesArgs),
+    Inspect(inspect::InspectArgs),
+    History(history::HistoryArgs),
+    Tag(tag::TagArgs),
+    #[command(alias = "remove")]
+    Rm(rmi::RmiArgs),
 }
 
 /// Returns the whole command line's description.
@@ -84,7 +111,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
     match command {
-        Commands::Build(args) | Commands::Buildx(Buildx::Build(args)) => build::run(&args, session)?,
+        Commands::Build(args) | Commands::Buildx(Buildx::Build(args)) | Commands::Image(ImageCommands::Build(args)) => {
+            build::run(&args, session)?;
+        }
+        Commands::Images(args) | Commands::Image(ImageCommands::Ls(args)) => images::run(&args, session)?,
+        Commands::Inspect(args) | Commands::Image(ImageCommands::Inspect(args)) => inspect::run(&args, session)?,
+        Commands::History(args) | Commands::Image(ImageCommands::History(args)) => history::run(&args, session)?,
+        Commands::Tag(args) | Commands::Image(ImageCommands::Tag(args)) => tag::run(&args, session)?,
+        Commands::Rmi(args) | Commands::Image(ImageCommands::Rm(args)) => rmi::run(&args, session)?,
         Commands::Version(args) | Commands::Buildx(Buildx::Version(args)) => version::run(&args)?,
         Commands::Completions(args) => completions::run(&args, &self::command())?,
     }
