@@ -6,10 +6,7 @@
 use super::files::FileList;
 use super::record::{Record, Slot, SlotId};
 use crate::digest::{CacheKey, ContentDigest};
-use crate::store::{RecordRow, Store, StoreError};
-
-/// The tables in which the store keeps what is ours.
-const FILES: &str = "files";
+use crate::store::{NAMED_BY_SLOTS, RecordRow, Store, StoreError};
 
 /// A failure of the index.
 #[derive(Debug, thiserror::Error)]
@@ -63,13 +60,13 @@ impl Index for Store {
     }
 
     fn files(&self, tree: &ContentDigest) -> Result<Option<FileList>, IndexError> {
-        Ok(self.load_blob_row(FILES, &tree.hex())?.and_then(|bytes| FileList::decode(&bytes)))
+        Ok(self.load_blob_row(NAMED_BY_SLOTS, &tree.hex())?.and_then(|bytes| FileList::decode(&bytes)))
     }
 
     fn save_files(&self, tree: &ContentDigest, files: &FileList) -> Result<(), IndexError> {
         if files.len() > super::files::MAX_ENTRIES {
             return Ok(());
         }
-        Ok(self.save_blob_row(FILES, &tree.hex(), &files.encode())?)
+        Ok(self.save_blob_row(NAMED_BY_SLOTS, &tree.hex(), &files.encode())?)
     }
 }

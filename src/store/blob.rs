@@ -75,8 +75,16 @@ impl Store {
         Ok((digest, size))
     }
 
-    /// Returns whether the blob is there, whole, and safe from a power cut (or soon will be).
+    /// Returns whether the blob is there, whole, and safe from a power cut (or soon will be). If so, it is kept from
+    /// garbage collection while this store is open.
     pub fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        // Held first, asked afterwards: a collection in between then left it, or took it before we asked.
+        self.hold_blob(digest)?;
+        self.blob_is_there(digest)
+    }
+
+    /// As [`Store::has_blob`], without keeping it.
+    pub(super) fn blob_is_there(&self, digest: &Digest) -> Result<bool> {
         let Some(size) = self.blob_size(digest)? else { return Ok(false) };
         let path = self.blob_path(digest);
         match std::fs::symlink_metadata(&path) {
@@ -88,7 +96,7 @@ impl Store {
 
     /// Opens a blob as it lies on the disk, unverified; none: not there.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>> {
-        if !self.has_blob(digest)? {
+        if !self.blob_is_there(digest)? {
             return Ok(None);
         }
         let path = self.blob_path(digest);
@@ -121,13 +129,13 @@ impl Store {
 
     /// Returns a blob's size as the index knows it; none: not there.
     pub fn blob_len(&self, digest: &Digest) -> Result<Option<u64>> {
-        if self.has_blob(digest)? { self.blob_size(digest) } else { Ok(None) }
+        if self.blob_is_there(digest)? { self.blob_size(digest) } else { Ok(None) }
     }
 
     /// Forgets a blob whose bytes turned out to be wrong, so that it can be fetched again.
     pub fn discard_blob(&self, digest: &Digest) -> Result<()> {
         self.flush()?;
-        self.write("DELETE FROM blobs WHERE digest=?1", [digest.to_string()])?;
+        self.durably("forgetting a blob", |tx| tx.execute("DELETE FROM blobs WHERE digest=?1", [digest.to_string()]).map(drop))?;
         let path = self.blob_path(digest);
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(StoreError::io("removing", &path)(e)),

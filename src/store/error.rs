@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{Digest, LayerId};
+use crate::path::PathError;
 
 /// A failure of the store.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,10 @@ use crate::digest::{Digest, LayerId};
 pub enum StoreError {
     #[error("{doing} {path:?}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("removing {path:?}")]
+    Remove { path: PathBuf, source: PathError },
+    #[error("walking through {path:?}")]
+    Walk { path: PathBuf, source: PathError },
     #[error("{path:?} is no store of Plywood: it is not empty and holds {found:?}")]
     NotAStore { path: PathBuf, found: OsString },
     #[error("the store {path:?} has another format: it says `{found}`, this program knows `plywood store 1`")]

@@ -73,9 +73,11 @@ pub struct Source {
 impl Store {
     /// Stores an image, on the disk when this returns. Its layers are there already, in some form.
     ///
-    /// An image that is there already keeps its date and costs no write.
+    /// An image that is there already keeps its date and costs no write. It is kept from garbage collection while this
+    /// store is open: time to name it.
     pub fn put_image(&self, image: &NewImage<'_>) -> Result<Digest> {
         let id = self.put_bytes(image.config)?;
+        self.hold_blob(&id)?;
         let manifest = image.manifest.map(|m| self.put_bytes(m)).transpose()?;
         let layers: Vec<LayerId> = image.layers.iter().map(|l| l.id).collect();
         self.hold(&layers)?;
@@ -107,7 +109,22 @@ impl Store {
             return Err(StoreError::NoImage(image.to_string()));
         }
         self.committer.push(Row::Name { name: name.to_string(), image: *image })?;
-        self.flush()
+        self.flush()?;
+        // The row is not written when the image was removed in between.
+        match self.one(sql, [name], |r| r.get::<_, String>(0))? {
+            Some(now) if now == image.to_string() => Ok(()),
+            _ => Err(StoreError::NoImage(image.to_string())),
+        }
+    }
+
+    /// Keeps an image and all its parts from garbage collection while this store is open.
+    pub fn hold_image(&self, image: &Image) -> Result<()> {
+        self.hold_blob(&image.id)?;
+        if let Some(manifest) = &image.manifest {
+            self.hold_blob(manifest)?;
+        }
+        let layers: Vec<_> = image.layers.iter().flat_map(|l| [l.id, LayerId::Diff(l.diff_id)]).collect();
+        self.hold(&layers)
     }
 
     /// Removes a name; returns the image that it pointed to.
@@ -123,18 +140,17 @@ impl Store {
     pub fn remove_image(&self, id: &Digest) -> Result<()> {
         self.flush()?;
         let id = id.to_string();
-        let mut db = self.db();
-        let doing = "removing an image";
-        let tx = db.transaction().map_err(StoreError::index(doing))?;
-        for sql in [
-            "DELETE FROM names WHERE image=?1",
-            "DELETE FROM repo_digests WHERE image=?1",
-            "DELETE FROM sources WHERE image=?1",
-            "DELETE FROM images WHERE id=?1",
-        ] {
-            tx.execute(sql, [&id]).map_err(StoreError::index(doing))?;
-        }
-        tx.commit().map_err(StoreError::index(doing))
+        self.durably("removing an image", |tx| {
+            for sql in [
+                "DELETE FROM names WHERE image=?1",
+                "DELETE FROM repo_digests WHERE image=?1",
+                "DELETE FROM sources WHERE image=?1",
+                "DELETE FROM images WHERE id=?1",
+            ] {
+                tx.execute(sql, [&id])?;
+            }
+            Ok(())
+        })
     }
 
     /// Notes that a registry knows an image as `repository@sha256:…`.

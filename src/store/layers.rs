@@ -53,7 +53,7 @@ impl Store {
         }
         match renameat_with(CWD, staged, CWD, &path, RenameFlags::NOREPLACE) {
             Ok(()) => {}
-            Err(Errno::EXIST) if self.held_layers(false)?.contains(id) => {
+            Err(Errno::EXIST) if self.held(false)?.contains(&id.to_string()) => {
                 // A live process put it there a moment ago and has not written its row yet: that one is as good.
             }
             Err(Errno::EXIST) => {
@@ -102,7 +102,7 @@ impl Store {
         }
         let LayerId::Diff(diff_id) = id else { return Ok(false) };
         for blob in self.layer_blobs(diff_id)? {
-            if self.has_blob(&blob.digest)? {
+            if self.blob_is_there(&blob.digest)? {
                 return Ok(true);
             }
         }

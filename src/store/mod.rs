@@ -25,11 +25,14 @@ mod blob;
 mod commit;
 mod db;
 mod error;
+mod fsck;
 mod image;
 mod layers;
 mod lock;
+mod prune;
 mod rows;
 mod session;
+mod usage;
 
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Write as _};
@@ -43,11 +46,14 @@ use rusqlite::Connection;
 pub use blob::VerifyingReader;
 pub use commit::Durability;
 pub use error::StoreError;
+pub use fsck::{Depth, DigestLayer, FsckReport, Problem};
 pub use image::{Image, ImageLayer, NewImage, Source};
 pub use layers::{LayerBlob, LayerFacts};
 pub use lock::{CacheMount, MountSharing, StepGuard};
-pub use rows::{BuildRow, BuildStepRow, RecordRow};
+pub use prune::{PruneOptions, PruneReport};
+pub use rows::{BuildRow, BuildStepRow, NAMED_BY_SLOTS, RecordRow};
 pub use session::Staging;
+pub use usage::{Usage, UsageKind, UsageRow};
 
 /// What this module's functions return.
 pub type Result<T> = std::result::Result<T, StoreError>;

@@ -12,6 +12,9 @@ use super::layers::{LayerBlob, LayerFacts};
 use super::{Result, Store, StoreError};
 use crate::digest::{CacheKey, ContentDigest, DiffId, Digest, LayerId};
 
+/// The kind of those values that are named by a digest which slots mention: collected when no slot does any more.
+pub const NAMED_BY_SLOTS: &str = "files";
+
 /// One queued write.
 pub(super) enum Row {
     Blob { digest: Digest, size_bytes: u64 },
@@ -57,7 +60,10 @@ impl Row {
                 "INSERT OR REPLACE INTO images VALUES(?1,?2,?3,?4,?5)",
                 params![id.to_string(), platform, layers, manifest.map(|m| m.to_string()), added],
             ),
-            Self::Name { name, image } => run("INSERT OR REPLACE INTO names VALUES(?1,?2)", params![name, image.to_string()]),
+            Self::Name { name, image } => run(
+                "INSERT OR REPLACE INTO names SELECT ?1,?2 WHERE EXISTS(SELECT 1 FROM images WHERE id=?2)",
+                params![name, image.to_string()],
+            ),
             Self::Unname { name } => run("DELETE FROM names WHERE name=?1", params![name]),
             Self::RepoDigest { image, name } => run("INSERT OR REPLACE INTO repo_digests VALUES(?1,?2)", params![image.to_string(), name]),
             Self::Source(s, platform) => run(
@@ -279,10 +285,25 @@ impl Store {
     }
 
     /// Runs one statement that writes, outside the queue.
-    pub(super) fn write(&self, sql: &str, params: impl rusqlite::Params) -> Result<()> {
+    fn write(&self, sql: &str, params: impl rusqlite::Params) -> Result<()> {
         let db = self.db();
         let mut statement = db.prepare_cached(sql).map_err(StoreError::index("writing a row"))?;
         statement.execute(params).map(drop).map_err(StoreError::index("writing a row"))
+    }
+
+    /// Runs a transaction that is on the disk when this returns: for rows that go before their files do.
+    pub(super) fn durably<T>(&self, doing: &'static str, act: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        let mut db = self.db();
+        let run = || {
+            db.pragma_update(None, "synchronous", "FULL")?;
+            let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let done = act(&tx)?;
+            tx.commit()?;
+            Ok(done)
+        };
+        let outcome = run().map_err(StoreError::index(doing));
+        db.pragma_update(None, "synchronous", "NORMAL").map_err(StoreError::index("setting synchronous"))?;
+        outcome
     }
 
     /// Returns the size that the index knows of a blob.

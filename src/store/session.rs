@@ -2,17 +2,19 @@
 //!
 //! Both hang on one lock file, `tmp/<random>.lock`, held with flock while the process lives. The kernel drops the
 //! lock however the process ends: a lock that is free marks the rest as stale, with no clock and no heartbeat.
-//! The file's lines are the ids of the layers in use; garbage collection reads those of every live session.
+//! The file's lines name the layers and blobs in use; garbage collection reads those of every live session.
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use super::{Result, Store, StoreError};
-use crate::digest::LayerId;
+use crate::digest::{Digest, LayerId};
+use crate::path;
 
 /// The session of one open store; made by the first need.
 pub(super) struct Session {
@@ -20,7 +22,7 @@ pub(super) struct Session {
     lock_path: PathBuf,
     lock: File,
     next: u64,
-    held: HashSet<LayerId>,
+    held: HashSet<String>,
 }
 
 impl Session {
@@ -101,15 +103,30 @@ impl Store {
     ///
     /// Doesn't say that they exist: ask afterwards. In this order a layer that was there stays.
     pub fn hold(&self, layers: &[LayerId]) -> Result<()> {
+        self.hold_names(layers.iter().map(ToString::to_string))
+    }
+
+    /// As [`Store::hold`], for a blob.
+    pub(super) fn hold_blob(&self, digest: &Digest) -> Result<()> {
+        self.hold_names([digest.to_string()])
+    }
+
+    fn hold_names(&self, names: impl IntoIterator<Item = String>) -> Result<()> {
+        let mut fresh: Vec<String> = names.into_iter().collect();
         self.with_session(|s| {
-            let fresh: Vec<_> = layers.iter().filter(|l| !s.held.contains(l)).collect();
-            if fresh.is_empty() {
-                return Ok(());
-            }
-            let lines: String = fresh.iter().map(|l| format!("{l}\n")).collect();
-            let _no_collection = self.collection.shared()?;
+            fresh.retain(|n| !s.held.contains(n));
+            Ok(())
+        })?;
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let mut lines = fresh.join("\n");
+        lines.push('\n');
+        // The collection lock always before the session's: `prune` needs both, in this order.
+        let _no_collection = self.collection.shared()?;
+        self.with_session(|s| {
             s.lock.write_all(lines.as_bytes()).map_err(StoreError::io("writing", &s.lock_path))?;
-            s.held.extend(fresh.into_iter().copied());
+            s.held.extend(fresh);
             Ok(())
         })
     }
@@ -123,21 +140,23 @@ impl Store {
         act(session)
     }
 
-    /// Returns the layers that live sessions use, our own among them when `own` says so.
-    pub(super) fn held_layers(&self, own: bool) -> Result<HashSet<LayerId>> {
-        let mine = self.with_session(|s| Ok(s.lock_path.clone()))?;
-        let mut held = HashSet::new();
+    /// Returns the names of layers and blobs that live sessions use, our own among them when `own` says so.
+    pub(super) fn held(&self, own: bool) -> Result<HashSet<String>> {
+        let (mine, mut held) = self.with_session(|s| Ok((s.lock_path.clone(), s.held.clone())))?;
+        if !own {
+            held.clear();
+        }
         for path in lock_files(&self.root)? {
-            if path == mine && !own {
+            if path == mine {
                 continue;
             }
             let Some(mut file) = open_lock(&path)? else { continue };
-            if path != mine && file.try_lock_shared().is_ok() {
+            if file.try_lock_shared().is_ok() {
                 continue; // its process is gone
             }
             let mut text = String::new();
             file.read_to_string(&mut text).map_err(StoreError::io("reading", &path))?;
-            held.extend(text.lines().filter_map(|l| l.parse::<LayerId>().ok()));
+            held.extend(text.lines().map(Into::into));
         }
         Ok(held)
     }
@@ -154,6 +173,19 @@ pub(super) fn reclaim_stale(root: &Path) -> Result<usize> {
         }
     }
     Ok(reclaimed)
+}
+
+/// Returns the lock files of ended processes that are still there.
+pub(super) fn stale(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in lock_files(root)? {
+        if let Some(file) = open_lock(&path)?
+            && file.try_lock_shared().is_ok()
+        {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 fn lock_files(root: &Path) -> Result<Vec<PathBuf>> {
@@ -176,12 +208,11 @@ fn open_lock(path: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Removes a tree that we made; nothing there is fine.
+/// Removes a tree that we made, whatever a step put into it; nothing there is fine.
 pub(super) fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(StoreError::io("removing", path)(e)),
-        _ => Ok(()),
-    }
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let dir = File::open(dir).map_err(StoreError::io("opening", dir))?;
+    path::remove_tree(&dir, name.as_bytes()).map_err(|source| StoreError::Remove { path: path.into(), source })
 }
 
 fn random_name(root: &Path) -> Result<String> {
