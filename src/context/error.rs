@@ -10,7 +10,7 @@ use super::resolve::ResolveError;
 #[derive(Debug, thiserror::Error)]
 pub enum ContextError {
     /// A source that must exist doesn't.
-    #[error("`{path}` is not in {tree}")]
+    #[error("`{path}` not found in {tree}")]
     NotFound {
         /// As written, or as matched.
         path: String,
@@ -20,7 +20,7 @@ pub enum ContextError {
         ignored_by: Option<IgnoredBy>,
     },
     /// A source is a link to something that isn't there.
-    #[error("`{path}` is a link to `/{target}`, which is not in {tree}")]
+    #[error("`{path}` is a link to `/{target}`, not found in {tree}")]
     Dangling {
         /// The link, as written or matched.
         path: String,

@@ -59,7 +59,7 @@ pub fn select_mount(tree: &SourceTree, source: &str, hashing: Hashing<'_>) -> Re
     for s in finder.found.iter_mut().filter(|s| s.directory) {
         let (meta, xattrs) = tree.meta(place.fd(tree.root()), b"").map_err(|e| ContextError::io("examining", &s.path, e))?;
         let mut root =
-            walk::entry(place.fd(tree.root()), b"", b"", &meta, xattrs).map_err(|e| ContextError::io("examining", &s.path, e))?;
+            walk::entry(tree, place.fd(tree.root()), b"", b"", &meta, xattrs).map_err(|e| ContextError::io("examining", &s.path, e))?;
         root.settled = true;
         for e in &mut s.entries {
             e.hard_link = e.hard_link.map(|i| i + 1);
@@ -134,8 +134,14 @@ impl Finder<'_> {
         let io = |e| ContextError::io("opening directory", &base.path(), e);
         let dir = resolve::open_directory(self.tree.root(), &base.path()).map_err(io)?;
         match_below(dir.as_fd(), &base.path(), &patterns, &mut hits)?;
+        // BuildKit's client sends what matches the pattern in the ignore file's language, and that reads `[*]` as
+        // a star in brackets: `COPY star[*]name` copies nothing there.
+        let sent = IgnoreRules::from_patterns([printable(path)]).ok().filter(|r| self.tree.is_local() && !r.has_negations());
         let mut out = Vec::new();
         for hit in hits {
+            if sent.as_ref().is_some_and(|rules| !rules.is_ignored(&hit)) {
+                continue;
+            }
             let name = path::split(&hit).map(|(_, n)| n.to_vec()).unwrap_or_default();
             match self.existing(&hit, &printable(&hit)) {
                 // Hidden, or gone meanwhile.
@@ -183,6 +189,7 @@ impl Finder<'_> {
             name: name.to_vec(),
             directory,
             mtime: meta.mtime,
+            as_is: tree.owner(&meta) == (meta.uid, meta.gid),
             entries: Vec::new(),
         };
         if directory {
@@ -197,9 +204,10 @@ impl Finder<'_> {
                 };
             }
             self.include_matched |= walk.include_matched;
+            source.as_is &= walk.as_is;
             source.entries = walk.entries;
         } else if include.is_none() {
-            let mut entry = walk::entry(place.fd(tree.root()), b"", b"", &meta, xattrs).map_err(io)?;
+            let mut entry = walk::entry(tree, place.fd(tree.root()), b"", b"", &meta, xattrs).map_err(io)?;
             entry.settled = meta.kind != FileKind::File;
             source.entries.push(entry);
         }

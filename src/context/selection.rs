@@ -31,6 +31,8 @@ pub struct SelectedSource {
     pub directory: bool,
     /// When the directory's content last changed; for files see the entry.
     pub mtime: Time,
+    /// Whether the place itself shows exactly `entries`: nothing is hidden or left out, owners are as they count.
+    pub as_is: bool,
     /// The files, a directory before what it holds, names sorted. For a file: one entry with an empty path.
     pub entries: Vec<Entry>,
 }

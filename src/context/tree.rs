@@ -85,7 +85,11 @@ impl SourceTree {
     pub fn resolve(&self, path: &str) -> Result<Place, ResolveError> {
         resolve::resolve(self.root(), &path::clean(path.as_bytes()))
     }
-    /// Returns what `name` in `dir` is, as it counts in this tree; an empty name is `dir` itself.
+    /// Returns a file's owner as it counts in this tree.
+    pub(super) fn owner(&self, meta: &Meta) -> (u32, u32) {
+        if self.is_local() { (0, 0) } else { (meta.uid, meta.gid) }
+    }
+    /// Returns what `name` in `dir` is; an empty name is `dir` itself.
     ///
     /// A root file system's owners and devices may be recorded in attributes (see [`crate::path::Ownership`]),
     /// which then come with them; a context's files are what they are, and their attributes are read with
@@ -93,7 +97,7 @@ impl SourceTree {
     pub(super) fn meta(&self, dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<(Meta, Option<Xattrs>)> {
         if self.is_local() {
             let stat = if name.is_empty() { rustix::fs::fstat(dir)? } else { path::lstat_at(dir, name)? };
-            Ok((Meta { uid: 0, gid: 0, ..Meta::from(&stat) }, None))
+            Ok((Meta::from(&stat), None))
         } else {
             path::inspect(dir, name).map(|(meta, xattrs)| (meta, Some(xattrs)))
         }

@@ -65,6 +65,8 @@ pub(super) struct Walk<'a> {
     pub(super) anything_visible: bool,
     /// Whether the include pattern matched anything that isn't hidden, taken or not.
     pub(super) include_matched: bool,
+    /// Whether the directory itself shows exactly what is listed: nothing hidden or left out, owners as they count.
+    pub(super) as_is: bool,
     inodes: HashMap<(u64, u64), usize>,
     /// The directories that are being walked, topmost first; the source itself isn't among them.
     above: Vec<Above>,
@@ -106,6 +108,7 @@ impl<'a> Walk<'a> {
             entries: Vec::new(),
             anything_visible: false,
             include_matched: false,
+            as_is: true,
             inodes: HashMap::new(),
             above: Vec::new(),
             tree_path: Vec::new(),
@@ -152,6 +155,7 @@ impl<'a> Walk<'a> {
         let is_directory = meta.kind == FileKind::Directory;
         let (decision, below) = self.decide(trails, is_directory);
         self.include_matched |= decision.included && !decision.hidden;
+        self.as_is &= !decision.hidden && decision.taken && self.tree.owner(&meta) == (meta.uid, meta.gid);
         if !is_directory {
             if !decision.hidden {
                 self.reveal();
@@ -248,7 +252,7 @@ impl<'a> Walk<'a> {
     }
 
     fn entry(&self, dir: BorrowedFd<'_>, name: &[u8], meta: &Meta, xattrs: Option<Xattrs>) -> Result<Entry, ContextError> {
-        entry(dir, name, &self.path, meta, xattrs).map_err(|e| ContextError::io("reading link", &self.tree_path, e))
+        entry(self.tree, dir, name, &self.path, meta, xattrs).map_err(|e| ContextError::io("reading link", &self.tree_path, e))
     }
 
     fn open(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, ContextError> {
@@ -257,19 +261,27 @@ impl<'a> Walk<'a> {
 }
 
 /// Makes the entry of `name` in `dir`; a regular file's digest is yet to come.
-pub(super) fn entry(dir: BorrowedFd<'_>, name: &[u8], path: &[u8], meta: &Meta, xattrs: Option<Xattrs>) -> rustix::io::Result<Entry> {
+pub(super) fn entry(
+    tree: &SourceTree,
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    path: &[u8],
+    meta: &Meta,
+    xattrs: Option<Xattrs>,
+) -> rustix::io::Result<Entry> {
     let node = match meta.kind {
         FileKind::Directory => Node::Directory,
         FileKind::File => Node::File(ContentDigest::from_bytes([0; 32])),
         FileKind::Symlink => Node::Symlink(link_target_at(dir, name)?),
         kind => Node::Special(kind, meta.rdev),
     };
+    let (uid, gid) = tree.owner(meta);
     Ok(Entry {
         path: path.to_vec(),
         node,
         mode: meta.mode,
-        uid: meta.uid,
-        gid: meta.gid,
+        uid,
+        gid,
         mtime: meta.mtime,
         xattrs: xattrs.unwrap_or_default(),
         hard_link: None,
