@@ -385,3 +385,6 @@ fn try_overlay(probe: &TempTree) -> std::result::Result<LowerSyntax, String> {
     };
     steps().map_err(|(doing, e)| format!("{doing}: {e}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ use super::overlay;
 use crate::path::{self, FileKind, Meta, PathError, Time, Xattrs, printable};
 
 /// Deeper trees are refused: each level holds descriptors.
-const MAX_DEPTH: usize = 512;
+const MAX_DEPTH: usize = 200;
 
 /// What identifies a file that nobody touched since: path, inode, ctime.
 pub(super) type Untouched = HashMap<Vec<u8>, (u64, Time)>;
