@@ -6,13 +6,16 @@
 
 pub mod build;
 pub mod completions;
+pub mod du;
 pub mod environment;
 pub mod failure;
 pub mod format;
+pub mod fsck;
 pub mod history;
 pub mod images;
 pub mod inspect;
 pub mod interrupt;
+pub mod prune;
 pub mod rmi;
 pub mod session;
 pub mod stored;
@@ -52,6 +55,9 @@ enum Commands {
     History(history::HistoryArgs),
     Tag(tag::TagArgs),
     Rmi(rmi::RmiArgs),
+    Prune(prune::PruneArgs),
+    Du(du::DuArgs),
+    Fsck(fsck::FsckArgs),
     Version(version::VersionArgs),
     #[command(hide = true)]
     Completions(completions::CompletionsArgs),
@@ -67,6 +73,8 @@ enum Commands {
 #[derive(Debug, Subcommand)]
 enum Buildx {
     Build(Box<build::BuildArgs>),
+    Du(du::DuArgs),
+    Prune(prune::PruneArgs),
     Version(version::VersionArgs),
 }
 
@@ -81,6 +89,7 @@ enum ImageCommands {
     Tag(tag::TagArgs),
     #[command(alias = "remove")]
     Rm(rmi::RmiArgs),
+    Prune(prune::PruneArgs),
 }
 
 /// Returns the whole command line's description.
@@ -119,6 +128,11 @@ fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
         Commands::History(args) | Commands::Image(ImageCommands::History(args)) => history::run(&args, session)?,
         Commands::Tag(args) | Commands::Image(ImageCommands::Tag(args)) => tag::run(&args, session)?,
         Commands::Rmi(args) | Commands::Image(ImageCommands::Rm(args)) => rmi::run(&args, session)?,
+        Commands::Prune(args) | Commands::Buildx(Buildx::Prune(args)) | Commands::Image(ImageCommands::Prune(args)) => {
+            prune::run(&args, session)?;
+        }
+        Commands::Du(args) | Commands::Buildx(Buildx::Du(args)) => du::run(&args, session)?,
+        Commands::Fsck(args) => fsck::run(&args, session)?,
         Commands::Version(args) | Commands::Buildx(Buildx::Version(args)) => version::run(&args)?,
         Commands::Completions(args) => completions::run(&args, &self::command())?,
     }

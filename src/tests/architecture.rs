@@ -318,7 +318,7 @@ fn the_table_has_no_cycles() {
 fn pure_modules_know_nothing_of_the_world() {
     let mut wrong = Vec::new();
     for file in sources().iter().filter(|f| f.is_in(PURE)) {
-        wrong.extend(IMPURE.iter().filter(|w| file.code.contains(**w)).map(|w| format!("src/{}: `{w}`", file.name)));
+        wrong.extend(IMPURE.iter().filter(|w| begins_word(&file.code, w)).map(|w| format!("src/{}: `{w}`", file.name)));
         // libc's constants are numbers; its functions, in lower case, are the world.
         let calls = file.code.match_indices("libc::").any(|(at, w)| file.code[at + w.len()..].starts_with(|c: char| c.is_lowercase()));
         wrong.extend(calls.then(|| format!("src/{}: a function of libc", file.name)));
@@ -390,6 +390,11 @@ fn every_unsafe_block_says_why_it_holds() {
     report("an unsafe block has no SAFETY comment within the six lines above it", &wrong);
 }
 
+/// Returns whether `path` stands in the code, not as the end of a longer name (`nix::` in `unix::`).
+fn begins_word(code: &str, path: &str) -> bool {
+    code.match_indices(path).any(|(at, _)| code[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '_'))
+}
+
 /// Returns whether `word` stands in the code, not as the end of a longer word.
 fn has_word(code: &str, word: &str) -> bool {
     code.match_indices(word).any(|(at, _)| {
@@ -431,6 +436,7 @@ mod reader {
 
     #[test]
     fn words_are_whole() {
+        assert!(begins_word("use nix::a", "nix::") && !begins_word("use std::os::unix::ffi", "nix::"));
         assert!(has_word("x; print!(", "print!") && !has_word("eprint!(", "print!") && !has_word("unsafe_op", "unsafe"));
     }
 }
