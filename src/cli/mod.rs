@@ -6,11 +6,20 @@
 
 pub mod build;
 pub mod completions;
+pub mod du;
 pub mod environment;
 pub mod failure;
 pub mod format;
+pub mod fsck;
+pub mod history;
+pub mod images;
+pub mod inspect;
 pub mod interrupt;
+pub mod prune;
+pub mod rmi;
 pub mod session;
+pub mod stored;
+pub mod tag;
 pub mod values;
 pub mod version;
 
@@ -41,19 +50,46 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Commands {
     Build(Box<build::BuildArgs>),
+    Images(images::ImagesArgs),
+    Inspect(inspect::InspectArgs),
+    History(history::HistoryArgs),
+    Tag(tag::TagArgs),
+    Rmi(rmi::RmiArgs),
+    Prune(prune::PruneArgs),
+    Du(du::DuArgs),
+    Fsck(fsck::FsckArgs),
     Version(version::VersionArgs),
     #[command(hide = true)]
     Completions(completions::CompletionsArgs),
     /// Docker's longer spelling: buildx build
     #[command(hide = true, subcommand)]
     Buildx(Buildx),
+    /// Docker's longer spelling: image ls
+    #[command(hide = true, subcommand)]
+    Image(ImageCommands),
 }
 
 /// The commands of `docker buildx` that scripts call.
 #[derive(Debug, Subcommand)]
 enum Buildx {
     Build(Box<build::BuildArgs>),
+    Du(du::DuArgs),
+    Prune(prune::PruneArgs),
     Version(version::VersionArgs),
+}
+
+/// The commands of `docker image`.
+#[derive(Debug, Subcommand)]
+enum ImageCommands {
+    Build(Box<build::BuildArgs>),
+    #[command(alias = "list")]
+    Ls(images::ImagesArgs),
+    Inspect(inspect::InspectArgs),
+    History(history::HistoryArgs),
+    Tag(tag::TagArgs),
+    #[command(alias = "remove")]
+    Rm(rmi::RmiArgs),
+    Prune(prune::PruneArgs),
 }
 
 /// Returns the whole command line's description.
@@ -84,7 +120,19 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
     match command {
-        Commands::Build(args) | Commands::Buildx(Buildx::Build(args)) => build::run(&args, session)?,
+        Commands::Build(args) | Commands::Buildx(Buildx::Build(args)) | Commands::Image(ImageCommands::Build(args)) => {
+            build::run(&args, session)?;
+        }
+        Commands::Images(args) | Commands::Image(ImageCommands::Ls(args)) => images::run(&args, session)?,
+        Commands::Inspect(args) | Commands::Image(ImageCommands::Inspect(args)) => inspect::run(&args, session)?,
+        Commands::History(args) | Commands::Image(ImageCommands::History(args)) => history::run(&args, session)?,
+        Commands::Tag(args) | Commands::Image(ImageCommands::Tag(args)) => tag::run(&args, session)?,
+        Commands::Rmi(args) | Commands::Image(ImageCommands::Rm(args)) => rmi::run(&args, session)?,
+        Commands::Prune(args) | Commands::Buildx(Buildx::Prune(args)) | Commands::Image(ImageCommands::Prune(args)) => {
+            prune::run(&args, session)?;
+        }
+        Commands::Du(args) | Commands::Buildx(Buildx::Du(args)) => du::run(&args, session)?,
+        Commands::Fsck(args) => fsck::run(&args, session)?,
         Commands::Version(args) | Commands::Buildx(Buildx::Version(args)) => version::run(&args)?,
         Commands::Completions(args) => completions::run(&args, &self::command())?,
     }
