@@ -9,13 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::context::{Context, ContextError, DockerfileText, StatCache, SourceTree, archive};
+use crate::context::{Context, ContextError, DockerfileText, SourceTree, StatCache};
 use crate::dockerfile;
 use crate::dockerfile::instruction::File;
 use crate::dockerfile::source::{Diagnostic, Source};
 use crate::graph::lower::lower;
 use crate::graph::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, NamedContext, NodeId, Op};
 use crate::image::platform::Platform;
+use crate::layer;
 use crate::store::Staging;
 
 use super::Engine;
@@ -28,6 +29,8 @@ use super::sources::{FilesSource, ResolvedImage, Sources, parse_build_context};
 const MAX_ROUNDS: usize = 50;
 /// A Dockerfile on standard input that is larger is something else.
 const MAX_STDIN_DOCKERFILE_BYTES: u64 = 16 << 20;
+/// A tar begins with a header of this size.
+const TAR_BLOCK_BYTES: u64 = 512;
 const STAT_CACHE: &str = "stat-cache";
 const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
@@ -126,7 +129,7 @@ impl<'a> Inputs<'a> {
         std::io::copy(stdin, &mut file).map_err(io)?;
         file.flush().map_err(io)?;
         file.rewind().map_err(io)?;
-        if archive::recognise(&mut file).map_err(io)?.is_none() {
+        if !is_archive(&mut file).map_err(io)? {
             return Ok(DockerfileText::from_stdin(read_dockerfile(&mut file)?));
         }
         let failed = |e: ContextError| context_error("", &e);
@@ -243,6 +246,15 @@ impl<'a> Inputs<'a> {
             self.engine.observer.event(Event::Warning(warning.clone()));
         }
     }
+}
+
+/// Tells a tar, packed or not, from a Dockerfile; the file is at its start afterwards.
+fn is_archive(file: &mut std::fs::File) -> std::io::Result<bool> {
+    let mut head = Vec::new();
+    file.take(TAR_BLOCK_BYTES).read_to_end(&mut head)?;
+    file.rewind()?;
+    let packed = layer::sniff(&head) != layer::Codec::Plain;
+    Ok(packed || (head.len() as u64 == TAR_BLOCK_BYTES && layer::TarReader::new(head.as_slice()).next_entry().is_ok()))
 }
 
 fn read_dockerfile(from: &mut dyn Read) -> Result<Vec<u8>, BuildError> {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::graph::{FileTree, Mount, MountKind, NodeId, RunOp, Sharing};
-use crate::path::{Attributes, Ownership, Root};
+use crate::path::{Attributes, Root};
 use crate::sandbox::{MountSource, MountSpec};
 use crate::store::{CacheMount, MountSharing, Staging, StoreError};
 

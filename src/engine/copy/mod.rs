@@ -34,7 +34,7 @@ use crate::path::{Ownership, Root, Time, printable, split};
 
 pub use chmod::{Chmod, ChmodError};
 pub use error::{CopyCause, CopyError};
-pub use mount::{open_bind, stage_bind};
+pub use mount::{fill, open_bind, stage_bind};
 pub use workdir::make_workdir;
 
 use dest::Destination;
