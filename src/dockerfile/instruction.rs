@@ -20,7 +20,8 @@ pub struct Instruction {
     /// The logical line as it stands after joining, heredoc bodies appended as `\nBODYNAME` blocks:
     /// what ONBUILD stores and what progress shows.
     pub text: String,
-    /// The comment lines directly above, without `#`, trimmed.
+    /// The comment lines above, without `#`, trimmed: those since the last instruction, directive or empty
+    /// `#` line. An empty line between does not part them, as in BuildKit.
     pub comments: Vec<String>,
     /// Rules that a `# check=skip=…` comment directly above switches off for this instruction alone.
     pub skip_checks: Vec<String>,
@@ -190,13 +191,14 @@ pub struct Healthcheck {
     pub retries: i64,
 }
 
-/// ONBUILD: the trigger parsed (for its errors) and as the text that the image stores.
+/// ONBUILD: the trigger as the text that the image stores, and parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Onbuild {
     /// The trigger's text, heredoc bodies appended.
     pub text: String,
-    /// The trigger, parsed.
-    pub trigger: Box<Instruction>,
+    /// The trigger, parsed; none when it is no valid instruction, which is an error only when it fires
+    /// (`parse_trigger` on the text says what is wrong).
+    pub trigger: Option<Box<Instruction>>,
 }
 
 /// A whole file, parsed.

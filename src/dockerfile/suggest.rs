@@ -1,0 +1,79 @@
+//! "Did you mean …?": the nearest of a list of names.
+
+/// A name is offered only when it is nearer than this.
+const TOO_FAR: usize = 3;
+
+/// Returns the candidate with the smallest edit distance to `word`, if it is nearer than three edits.
+///
+/// Of equally near ones the first wins. Upper and lower case are different letters; an exact match means
+/// that the name was not what was wrong, so nothing is returned. Linear in the candidates; long words are
+/// not compared letter by letter.
+pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    let mut best = None;
+    let mut distance = TOO_FAR;
+    for candidate in candidates {
+        if candidate == word {
+            return None;
+        }
+        if word.len().abs_diff(candidate.len()) >= 4 * distance {
+            continue;
+        }
+        let found = edits(word, candidate);
+        if found < distance {
+            (best, distance) = (Some(candidate), found);
+        }
+    }
+    best
+}
+
+/// Returns [`nearest`] without regard to case, spelt as `word` is: all lower, all upper, or as listed.
+pub fn nearest_ignoring_case(word: &str, candidates: &[&str]) -> Option<String> {
+    let upper: Vec<String> = candidates.iter().map(|name| name.to_uppercase()).collect();
+    let found = nearest(&word.to_uppercase(), upper.iter().map(String::as_str))?;
+    Some(if word == word.to_lowercase() { found.to_lowercase() } else { found.to_owned() })
+}
+
+/// The Levenshtein distance, in characters.
+fn edits(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, from) in left.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in right.iter().enumerate() {
+            let changed = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offers_the_nearest_name_or_none() {
+        let stages = ["base", "build", "final"];
+        let cases =
+            [("biuld", Some("build")), ("builder", Some("build")), ("bass", Some("base")), ("release", None), ("base", None), ("", None)];
+        for (word, expected) in cases {
+            assert_eq!(nearest(word, stages), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn keeps_the_case_of_the_word() {
+        let names = ["COPY", "ENTRYPOINT"];
+        for (word, expected) in [("COPPY", Some("COPY")), ("coppy", Some("copy")), ("Coppy", Some("COPY")), ("nothing", None)] {
+            assert_eq!(nearest_ignoring_case(word, &names).as_deref(), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn counts_edits_in_characters() {
+        for (left, right, expected) in [("", "abc", 3), ("kitten", "sitting", 3), ("ä", "a", 1), ("same", "same", 0)] {
+            assert_eq!(edits(left, right), expected, "{left} {right}");
+        }
+    }
+}
