@@ -1,2 +1,7 @@
-//! The `ply` program.
-fn main() {}
+//! The `ply` program: hands its arguments to [`plywood::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    plywood::cli::main(std::env::args_os())
+}

@@ -1,1 +1,170 @@
-//! See DESIGN: `cli`.
+//! The command line: one file a command, flags → a request of plain values.
+//!
+//! The only reader of the environment and the clock ([`environment`]). Commands return a [`failure::Failure`], which is
+//! shown in one place, [`main`]. Exit codes: 0, 1 a build or command failed, 2 the command line can't be
+//! understood; `run` has docker's (125 to 127, or the program's own); 128 + n after a signal.
+
+pub mod build;
+pub mod completions;
+pub mod du;
+pub mod environment;
+pub mod failure;
+pub mod format;
+pub mod fsck;
+pub mod history;
+pub mod images;
+pub mod inspect;
+pub mod interrupt;
+pub mod prune;
+pub mod rmi;
+pub mod session;
+pub mod stored;
+pub mod tag;
+pub mod values;
+pub mod version;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::cli::environment::Environment;
+use crate::cli::failure::{Failure, RUN_FAILED, USAGE};
+use crate::cli::session::Session;
+use crate::ui::style::Paint;
+use crate::ui::{diagnostic, out};
+
+/// Build images from Dockerfiles and run them, without a daemon and without root
+#[derive(Debug, Parser)]
+#[command(name = "ply", version, disable_help_subcommand = true, propagate_version = false)]
+struct Cli {
+    /// Where images, layers and the cache are kept [default: PLY_STORE, /var/lib/plywood for root, ~/.local/share/plywood]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    store: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Commands,
+}
+
+#[derive(Debug, Subcommand)]
+enum Commands {
+    Build(Box<build::BuildArgs>),
+    Images(images::ImagesArgs),
+    Inspect(inspect::InspectArgs),
+    History(history::HistoryArgs),
+    Tag(tag::TagArgs),
+    Rmi(rmi::RmiArgs),
+    Prune(prune::PruneArgs),
+    Du(du::DuArgs),
+    Fsck(fsck::FsckArgs),
+    Version(version::VersionArgs),
+    #[command(hide = true)]
+    Completions(completions::CompletionsArgs),
+    /// Docker's longer spelling: buildx build
+    #[command(hide = true, subcommand)]
+    Buildx(Buildx),
+    /// Docker's longer spelling: image ls
+    #[command(hide = true, subcommand)]
+    Image(ImageCommands),
+}
+
+/// The commands of `docker buildx` that scripts call.
+#[derive(Debug, Subcommand)]
+enum Buildx {
+    Build(Box<build::BuildArgs>),
+    Du(du::DuArgs),
+    Prune(prune::PruneArgs),
+    Version(version::VersionArgs),
+}
+
+/// The commands of `docker image`.
+#[derive(Debug, Subcommand)]
+enum ImageCommands {
+    Build(Box<build::BuildArgs>),
+    #[command(alias = "list")]
+    Ls(images::ImagesArgs),
+    Inspect(inspect::InspectArgs),
+    History(history::HistoryArgs),
+    Tag(tag::TagArgs),
+    #[command(alias = "remove")]
+    Rm(rmi::RmiArgs),
+    Prune(prune::PruneArgs),
+}
+
+/// Returns the whole command line's description.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the command that `args` (the program's name first) name, and returns the process's exit code.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let env = Environment::gather();
+    let args: Vec<OsString> = args.into_iter().collect();
+    let session = Session::new(env, None);
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(explain(&error, &args, &session)),
+    };
+    let session = Session::new(session.env, cli.store.clone());
+    match dispatch(cli.command, &session) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            for diagnostic in &failure.diagnostics {
+                out::say(&diagnostic::render(diagnostic, session.stderr));
+            }
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
+    match command {
+        Commands::Build(args) | Commands::Buildx(Buildx::Build(args)) | Commands::Image(ImageCommands::Build(args)) => {
+            build::run(&args, session)?;
+        }
+        Commands::Images(args) | Commands::Image(ImageCommands::Ls(args)) => images::run(&args, session)?,
+        Commands::Inspect(args) | Commands::Image(ImageCommands::Inspect(args)) => inspect::run(&args, session)?,
+        Commands::History(args) | Commands::Image(ImageCommands::History(args)) => history::run(&args, session)?,
+        Commands::Tag(args) | Commands::Image(ImageCommands::Tag(args)) => tag::run(&args, session)?,
+        Commands::Rmi(args) | Commands::Image(ImageCommands::Rm(args)) => rmi::run(&args, session)?,
+        Commands::Prune(args) | Commands::Buildx(Buildx::Prune(args)) | Commands::Image(ImageCommands::Prune(args)) => {
+            prune::run(&args, session)?;
+        }
+        Commands::Du(args) | Commands::Buildx(Buildx::Du(args)) => du::run(&args, session)?,
+        Commands::Fsck(args) => fsck::run(&args, session)?,
+        Commands::Version(args) | Commands::Buildx(Buildx::Version(args)) => version::run(&args)?,
+        Commands::Completions(args) => completions::run(&args, &self::command())?,
+    }
+    Ok(0)
+}
+
+/// Shows help, the version, or what is wrong with the command line; returns the exit code.
+fn explain(error: &clap::Error, args: &[OsString], session: &Session) -> u8 {
+    let text = |paint| match paint {
+        Paint::Coloured => error.render().ansi().to_string(),
+        Paint::Plain => error.render().to_string(),
+    };
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return if out::result(&text(session.stdout)).is_ok() { 0 } else { failure::FAILED };
+    }
+    out::say(&text(session.stderr));
+    // Scripts that start containers tell the runner's errors from the program's by docker's code.
+    if args.get(1).is_some_and(|a| a == "run") { RUN_FAILED } else { USAGE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn docker_s_longer_spelling_is_taken() {
+        let cli = Cli::try_parse_from(["ply", "buildx", "build", "--load", "-t", "a", "."]).unwrap();
+        assert!(matches!(cli.command, Commands::Buildx(Buildx::Build(args)) if args.load && args.tag == ["a"]));
+    }
+}

@@ -1,0 +1,201 @@
+//! `ply build`: docker's flags, turned into a [`BuildRequest`], and the build's end told.
+
+pub mod foreign;
+pub mod output;
+pub mod request;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::build::foreign::ForeignFlags;
+use crate::cli::environment::Environment;
+use crate::cli::failure::Failure;
+use crate::cli::session::Session;
+use crate::cli::values::{self, ValueError};
+use crate::cli::{failure, interrupt};
+use crate::digest::Digest;
+use crate::engine::cancel::CancelToken;
+use crate::engine::event::{Event, Observer};
+use crate::engine::request::{BuildRequest, Output};
+use crate::graph::{Entitlement, NetworkMode};
+use crate::image::platform::Platform;
+use crate::ui::out;
+use crate::ui::progress::{Mode, Progress};
+
+/// Build an image from a Dockerfile
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Prints the image's ID on standard output; progress goes to standard error.\n\
+    Without -o the image goes to the store, where `ply run` and `FROM` find it.")]
+pub struct BuildArgs {
+    /// The context: a directory, a git or http(s) URL, or `-` for a tar or Dockerfile on standard input
+    #[arg(value_name = "PATH|URL|-")]
+    pub context: String,
+    /// The Dockerfile [default: Dockerfile in the context]; `-` for standard input
+    #[arg(short, long, value_name = "PATH")]
+    pub file: Option<String>,
+    /// Name the image; may be given several times
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub tag: Vec<String>,
+    /// Set a build argument; without a value, the variable of that name is taken
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// Add a named context: a directory, docker-image://REF, oci-layout://PATH[:TAG], URL, or host:PROGRAM,...
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub build_context: Vec<String>,
+    /// Stop at this stage
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Build for this platform
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = values::platform)]
+    pub platform: Vec<Platform>,
+    /// Add a label to the image
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
+    /// Run every step again
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Run the steps of these stages again
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub no_cache_filter: Vec<String>,
+    /// Ask the registry for newer base images
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_name = "BOOL", value_parser = pull, hide_default_value = true)]
+    pub pull: bool,
+    /// What to write: DIR, `-` (a tar), or type=oci|docker|tar|local|image|none[,dest=PATH][,name=NAME][,compression=gzip|zstd|uncompressed]
+    #[arg(short, long, value_name = "SPEC", value_parser = output::parse)]
+    pub output: Vec<Output>,
+    /// Put the image into the store, besides what -o writes
+    #[arg(long)]
+    pub load: bool,
+    /// Write the image's ID to this file
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+    /// Write what was built to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+    /// The network of RUN steps
+    #[arg(long, value_name = "default|none|host", default_value = "default", value_parser = values::network, hide_default_value = true)]
+    pub network: NetworkMode,
+    /// Allow a privilege that the Dockerfile asks for: network.host, security.insecure
+    #[arg(long, value_name = "PRIVILEGE", value_delimiter = ',', value_parser = values::entitlement)]
+    pub allow: Vec<Entitlement>,
+    /// Offer a secret to RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME]
+    #[arg(long, value_name = "SPEC")]
+    pub secret: Vec<String>,
+    /// Offer an ssh agent or keys to RUN --mount=type=ssh: default, or ID=SOCKET|KEY[,KEY]
+    #[arg(long, value_name = "SPEC")]
+    pub ssh: Vec<String>,
+    /// Add a line to the /etc/hosts of RUN steps
+    #[arg(long, value_name = "HOST=ADDRESS", value_parser = values::add_host)]
+    pub add_host: Vec<(String, String)>,
+    /// Size of /dev/shm in RUN steps
+    #[arg(long, value_name = "BYTES", value_parser = values::size_bytes)]
+    pub shm_size: Option<u64>,
+    /// Set a limit of RUN steps
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = values::ulimit)]
+    pub ulimit: Vec<(String, u64, u64)>,
+    /// How progress is shown [default: auto, or BUILDKIT_PROGRESS]
+    #[arg(long, value_name = "auto|plain|tty|quiet|rawjson", value_parser = progress)]
+    pub progress: Option<Mode>,
+    /// Show only the image's ID, or the error
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Only check the Dockerfile; same as --call=check
+    #[arg(long)]
+    pub check: bool,
+    /// What to do with the Dockerfile
+    #[arg(long, value_enum, value_name = "METHOD", default_value = "build", hide_default_value = true)]
+    pub call: Call,
+    /// Refuse to build where steps can't be isolated fully
+    #[arg(long, value_enum, value_name = "full", num_args = 0..=1, default_missing_value = "full")]
+    pub require_isolation: Option<Isolation>,
+    /// How many steps may run side by side [default: the number of processors]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Docker's other flags
+    #[command(flatten)]
+    pub foreign: ForeignFlags,
+}
+
+/// `--call`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Call {
+    Build,
+    Check,
+}
+
+/// `--require-isolation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Isolation {
+    Full,
+}
+
+/// Reads `--pull`, a boolean with docker, a policy with podman.
+fn pull(text: &str) -> Result<bool, ValueError> {
+    match text {
+        "always" | "newer" => Ok(true),
+        "missing" => Ok(false),
+        _ => values::boolean(text).map_err(|_| ValueError::form("true, false, always or missing", text)),
+    }
+}
+
+/// Reads `--progress`.
+pub fn progress(text: &str) -> Result<Mode, ValueError> {
+    match text {
+        "" | "auto" => Ok(Mode::Auto),
+        "plain" => Ok(Mode::Plain),
+        "tty" => Ok(Mode::Tty),
+        "quiet" | "none" => Ok(Mode::Quiet),
+        "rawjson" => Ok(Mode::RawJson),
+        _ => Err(ValueError::form("auto, plain, tty, quiet or rawjson", text)),
+    }
+}
+
+/// Builds, and prints the image's ID.
+pub fn run(args: &BuildArgs, session: &Session) -> Result<(), Failure> {
+    let (request, notices) = request::make(args, &session.env)?;
+    let stdout_is_free = !request.outputs.iter().any(request::to_stdout);
+    let cancel = interrupt::install()?;
+    let progress = Progress::start(mode(args, &session.env)?, session.stderr);
+    for notice in notices {
+        progress.event(Event::Notice(notice));
+    }
+    let result = execute(request, session, progress.clone(), &cancel);
+    progress.finish();
+    let built = match (result, interrupt::status(&cancel)) {
+        // What went wrong is what was asked for.
+        (Err(_), Some(status)) => return Err(Failure::message("interrupted").status(status)),
+        (Err(failure), None) => return Err(failure),
+        (Ok(built), _) => built,
+    };
+    match built.image {
+        Some(image) if stdout_is_free => Ok(out::line(&image.to_string())?),
+        _ => Ok(()),
+    }
+}
+
+/// What came of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Built {
+    /// The image's ID; none after a check, or when the result is no image.
+    pub image: Option<Digest>,
+}
+
+/// Hands the request to the engine.
+pub fn execute(_request: BuildRequest, _session: &Session, _observer: Arc<dyn Observer>, _cancel: &CancelToken) -> Result<Built, Failure> {
+    Err(Failure::message("this program has no engine yet").status(failure::FAILED))
+}
+
+/// Returns how to show progress: `-q`, then `--progress`, then `BUILDKIT_PROGRESS`.
+fn mode(args: &BuildArgs, env: &Environment) -> Result<Mode, Failure> {
+    let said = match args.progress {
+        Some(mode) => mode,
+        None => {
+            progress(env.text("BUILDKIT_PROGRESS").unwrap_or_default()).map_err(|e| Failure::usage(format!("BUILDKIT_PROGRESS: {e}")))?
+        }
+    };
+    Ok(if args.quiet { Mode::Quiet } else { said.resolve(env.can_redraw()) })
+}

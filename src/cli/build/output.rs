@@ -1,0 +1,190 @@
+//! `-o`: what a build writes, in docker's comma-separated form.
+//!
+//! `-o DIR` is `type=local,dest=DIR`, `-o -` is `type=tar,dest=-`. Attributes that name what Plywood does
+//! anyway are taken silently; those that would change the result are refused rather than ignored.
+
+use std::path::PathBuf;
+
+use crate::cli::values::{ValueError, boolean, fields, nearest};
+use crate::engine::request::{ArchiveOutput, Compression, Destination, Output};
+
+/// Every attribute that docker's exporters have, for did-you-mean.
+const ATTRIBUTES: [&str; 22] = [
+    "type",
+    "dest",
+    "name",
+    "compression",
+    "compression-level",
+    "force-compression",
+    "tar",
+    "push",
+    "push-by-digest",
+    "oci-mediatypes",
+    "oci-artifact",
+    "rewrite-timestamp",
+    "unpack",
+    "store",
+    "name-canonical",
+    "dangling-name-prefix",
+    "registry.insecure",
+    "platform-split",
+    "attestation-inline",
+    "attestation-prefix",
+    "prefer-nondist-layers",
+    "mode",
+];
+
+/// The attributes of one `-o`, before the type is known.
+#[derive(Default)]
+struct Attributes {
+    kind: Option<String>,
+    dest: Option<String>,
+    names: Vec<String>,
+    compression: Option<Compression>,
+    directory: bool,
+}
+
+/// Reads one `-o`.
+pub fn parse(text: &str) -> Result<Output, ValueError> {
+    let fields = fields(text)?;
+    if let [(_, None)] = fields.as_slice() {
+        return match text {
+            "" => Err(ValueError::form("DIR, `-` or type=TYPE,dest=PATH", text)),
+            "-" => Ok(Output::Tar(Destination::Stdout)),
+            dir => Ok(Output::Local(PathBuf::from(dir))),
+        };
+    }
+    let mut attributes = Attributes::default();
+    for (key, value) in fields {
+        let Some(value) = value else { return Err(ValueError::form("KEY=VALUE fields", &key)) };
+        attributes.set(&key, value)?;
+    }
+    attributes.finish(text)
+}
+
+impl Attributes {
+    fn set(&mut self, key: &str, value: String) -> Result<(), ValueError> {
+        let off = |what: &'static str| match boolean(&value) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(ValueError::Unsupported(format!("`{key}=true`"), what)),
+            Err(e) => Err(e),
+        };
+        match key {
+            "type" => self.kind = Some(value.to_lowercase()),
+            "dest" => self.dest = Some(value),
+            "name" => self.names.extend(value.split(',').filter(|n| !n.is_empty()).map(str::to_owned)),
+            "compression" => self.compression = Some(compression(&value)?),
+            "tar" => self.directory = !boolean(&value)?,
+            "push" | "push-by-digest" => off(": write an archive and push it with skopeo")?,
+            "attestation-inline" | "prefer-nondist-layers" | "oci-artifact" => off("")?,
+            // What Plywood does in any case, or what has no meaning for its store.
+            "oci-mediatypes" | "rewrite-timestamp" | "unpack" | "store" | "force-compression" | "registry.insecure" | "name-canonical" => {
+                boolean(&value)?;
+            }
+            "platform-split" | "dangling-name-prefix" | "attestation-prefix" => {}
+            "mode" if value == "copy" => {}
+            _ if ATTRIBUTES.contains(&key) || key.starts_with("annotation") => {
+                return Err(ValueError::Unsupported(format!("`{key}={value}`"), ""));
+            }
+            _ => return Err(ValueError::Field { key: key.into(), nearest: nearest(key, &ATTRIBUTES) }),
+        }
+        Ok(())
+    }
+
+    fn finish(self, text: &str) -> Result<Output, ValueError> {
+        let kind = self.kind.as_deref().unwrap_or_default();
+        if self.directory && kind != "oci" {
+            return Err(ValueError::form("`tar=false` with type=oci only", text));
+        }
+        if self.compression.is_some() && !matches!(kind, "oci" | "docker") {
+            return Err(ValueError::form("`compression=` with type=oci or type=docker only", text));
+        }
+        let dest = self.dest.as_deref().filter(|d| !d.is_empty());
+        let stream = match dest {
+            None | Some("-") => Destination::Stdout,
+            Some(path) => Destination::Path(PathBuf::from(path)),
+        };
+        match kind {
+            "oci" if self.directory && stream == Destination::Stdout => Err(ValueError::form("dest=DIR with `tar=false`", text)),
+            // `--load` of docker: the image goes where `run` finds it.
+            "docker" if dest.is_none() => Ok(Output::Image(self.names)),
+            "oci" | "docker" => {
+                let compression = self.compression.unwrap_or(Compression::Gzip);
+                let archive = ArchiveOutput { dest: stream, names: self.names, compression, directory: self.directory };
+                Ok(if kind == "oci" { Output::Oci(archive) } else { Output::Docker(archive) })
+            }
+            "tar" => Ok(Output::Tar(stream)),
+            "local" => match dest {
+                Some(dir) if dir != "-" => Ok(Output::Local(PathBuf::from(dir))),
+                _ => Err(ValueError::form("dest=DIR with type=local", text)),
+            },
+            "image" => Ok(Output::Image(self.names)),
+            "none" | "cacheonly" => Ok(Output::None),
+            "registry" => Err(ValueError::Unsupported("`type=registry`".into(), ": write type=oci and push it with skopeo")),
+            _ => Err(ValueError::form("type=oci, docker, tar, local, image or none", text)),
+        }
+    }
+}
+
+fn compression(text: &str) -> Result<Compression, ValueError> {
+    match text {
+        "uncompressed" => Ok(Compression::Uncompressed),
+        "gzip" => Ok(Compression::Gzip),
+        "zstd" => Ok(Compression::Zstd),
+        _ => Err(ValueError::form("compression=uncompressed, gzip or zstd", text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(dest: &str, names: &[&str], compression: Compression, directory: bool) -> ArchiveOutput {
+        let dest = if dest == "-" { Destination::Stdout } else { Destination::Path(dest.into()) };
+        ArchiveOutput { dest, names: names.iter().map(|n| (*n).into()).collect(), compression, directory }
+    }
+
+    #[test]
+    fn outputs_are_read_as_docker_reads_them() {
+        use Compression::{Gzip, Uncompressed, Zstd};
+        let cases = [
+            ("-", Output::Tar(Destination::Stdout)),
+            ("out", Output::Local("out".into())),
+            ("type=tar", Output::Tar(Destination::Stdout)),
+            ("type=tar,dest=a.tar", Output::Tar(Destination::Path("a.tar".into()))),
+            ("type=local,dest=a", Output::Local("a".into())),
+            ("type=oci,dest=/x/image.tar", Output::Oci(archive("/x/image.tar", &[], Gzip, false))),
+            ("type=oci", Output::Oci(archive("-", &[], Gzip, false))),
+            ("TYPE=OCI,dest=d,tar=false,compression=zstd", Output::Oci(archive("d", &[], Zstd, true))),
+            (
+                r#"type=docker,dest=f,"name=a,b:1",compression=uncompressed"#,
+                Output::Docker(archive("f", &["a", "b:1"], Uncompressed, false)),
+            ),
+            ("type=docker", Output::Image(vec![])),
+            ("type=image,name=a,push=false", Output::Image(vec!["a".into()])),
+            ("type=cacheonly", Output::None),
+        ];
+        for (text, want) in cases {
+            assert_eq!(parse(text), Ok(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_would_change_the_result_is_refused() {
+        let cases = [
+            ("", "expected DIR, `-` or type=TYPE,dest=PATH, got ``"),
+            ("type=oci,dset=x", "`dset` is not a field of this flag"),
+            ("type=oci,des=x", "`des` is not a field of this flag: did you mean `dest`?"),
+            ("type=oci,dest", "expected KEY=VALUE fields, got `dest`"),
+            ("dest=x", "expected type=oci, docker, tar, local, image or none, got `dest=x`"),
+            ("type=local", "expected dest=DIR with type=local, got `type=local`"),
+            ("type=image,push=true", "`push=true` is not supported: write an archive and push it with skopeo"),
+            ("type=oci,compression=lzma", "expected compression=uncompressed, gzip or zstd, got `lzma`"),
+            ("type=oci,annotation.a=b", "`annotation.a=b` is not supported"),
+            ("type=tar,tar=false", "expected `tar=false` with type=oci only, got `type=tar,tar=false`"),
+        ];
+        for (text, want) in cases {
+            assert_eq!(parse(text).map_err(|e| e.to_string()), Err(want.to_owned()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Flags and surroundings → [`BuildRequest`].
+//!
+//! What needs the caller's environment is settled here (`--build-arg NAME`, `--secret env=`, `--ssh default`), so
+//! that the engine never reads it. No file is read yet, but for a look whether a secret's file is there.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use crate::cli::build::{BuildArgs, Call};
+use crate::cli::environment::Environment;
+use crate::cli::failure::Failure;
+use crate::cli::values::{self, ValueError};
+use crate::engine::request::{ArchiveOutput, BuildRequest, ContextSource, Destination, DockerfileSource, Output, Secret, SecretSource};
+
+/// The name of the clock that clamps times, as variable and as build argument.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// Makes the request, and the notices about what has no effect.
+pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<String>), Failure> {
+    let notices = args.foreign.judge()?;
+    let build_args = build_args(args, env)?;
+    let (context, dockerfile) = sources(args)?;
+    let request = BuildRequest {
+        context,
+        dockerfile,
+        tags: args.tag.clone(),
+        epoch: build_args.get(EPOCH).cloned(),
+        build_args,
+        build_contexts: pairs("--build-context", &args.build_context)?,
+        target: args.target.clone().filter(|t| !t.is_empty()),
+        platform: platform(args)?,
+        labels: labels(args)?,
+        no_cache: args.no_cache,
+        no_cache_filter: args.no_cache_filter.clone(),
+        pull: args.pull,
+        outputs: outputs(args, env)?,
+        iidfile: args.iidfile.clone(),
+        metadata_file: args.metadata_file.clone(),
+        network: args.network,
+        allow: args.allow.clone(),
+        secrets: args.secret.iter().map(|s| secret(s, env)).collect::<Result<_, _>>()?,
+        ssh: args.ssh.iter().map(|s| ssh(s, env)).collect::<Result<_, _>>()?,
+        add_hosts: args.add_host.clone(),
+        shm_size_bytes: args.shm_size,
+        ulimits: args.ulimit.clone(),
+        require_full_isolation: args.require_isolation.is_some(),
+        check_only: args.check || args.call == Call::Check,
+        jobs: args.jobs.map(usize::from),
+    };
+    Ok((request, notices))
+}
+
+fn flag_error(flag: &str, error: &ValueError) -> Failure {
+    Failure::usage(format!("{flag}: {error}"))
+}
+
+fn sources(args: &BuildArgs) -> Result<(ContextSource, DockerfileSource), Failure> {
+    let context = match args.context.as_str() {
+        "-" => ContextSource::Stdin,
+        "" => return Err(Failure::usage("the context is empty").hint("name a directory, such as `.`")),
+        url if is_url(url) => ContextSource::Url(url.into()),
+        dir => ContextSource::Directory(dir.into()),
+    };
+    let dockerfile = match args.file.as_deref() {
+        None | Some("") => DockerfileSource::Default,
+        Some("-") => DockerfileSource::Stdin,
+        Some(path) => DockerfileSource::Path(path.into()),
+    };
+    if context == ContextSource::Stdin && dockerfile == DockerfileSource::Stdin {
+        return Err(Failure::usage("standard input can't be both the context and the Dockerfile"));
+    }
+    Ok((context, dockerfile))
+}
+
+/// Returns whether docker would fetch this context: http(s), git, or the short forms of a git host.
+fn is_url(text: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|p| text.starts_with(p))
+}
+
+/// `--build-arg`: the last one of a name counts; a name alone takes the caller's variable, or is left out. The
+/// caller's `SOURCE_DATE_EPOCH` counts as given, as with buildx.
+fn build_args(args: &BuildArgs, env: &Environment) -> Result<BTreeMap<String, String>, Failure> {
+    let mut out = BTreeMap::new();
+    for text in &args.build_arg {
+        let (name, value) = values::assignment(text).map_err(|e| flag_error("--build-arg", &e))?;
+        if let Some(value) = value.or_else(|| env.text(&name).map(str::to_owned)) {
+            out.insert(name, value);
+        }
+    }
+    if !out.contains_key(EPOCH)
+        && let Some(epoch) = env.text(EPOCH).filter(|e| !e.is_empty())
+    {
+        out.insert(EPOCH.into(), epoch.into());
+    }
+    Ok(out)
+}
+
+fn labels(args: &BuildArgs) -> Result<Vec<(String, String)>, Failure> {
+    let one = |text: &String| values::assignment(text).map(|(k, v)| (k, v.unwrap_or_default()));
+    args.label.iter().map(|t| one(t).map_err(|e| flag_error("--label", &e))).collect()
+}
+
+fn pairs(flag: &str, given: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    given
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name.into(), value.into())),
+            _ => Err(flag_error(flag, &ValueError::form("NAME=VALUE", text))),
+        })
+        .collect()
+}
+
+fn platform(args: &BuildArgs) -> Result<Option<crate::image::platform::Platform>, Failure> {
+    match args.platform.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(one.clone())),
+        [first, rest @ ..] if rest.iter().all(|p| p == first) => Ok(Some(first.clone())),
+        _ => Err(Failure::usage("several platforms in one build are not supported").hint("build each platform in a run of its own")),
+    }
+}
+
+fn outputs(args: &BuildArgs, env: &Environment) -> Result<Vec<Output>, Failure> {
+    let mut outputs = args.output.clone();
+    if args.load && !outputs.iter().any(|o| matches!(o, Output::Image(_))) {
+        outputs.push(Output::Image(Vec::new()));
+    }
+    let streams = outputs.iter().filter(|o| to_stdout(o)).count();
+    if streams > 1 {
+        return Err(Failure::usage("only one output can go to standard output").hint("add dest=FILE to the others"));
+    }
+    if streams == 1 && env.terminals.stdout {
+        return Err(Failure::usage("an archive is not written to a terminal").hint("add dest=FILE, or redirect standard output"));
+    }
+    Ok(outputs)
+}
+
+/// Returns whether an output's bytes go to standard output, so that nothing else may.
+pub fn to_stdout(output: &Output) -> bool {
+    matches!(
+        output,
+        Output::Tar(Destination::Stdout)
+            | Output::Oci(ArchiveOutput { dest: Destination::Stdout, .. })
+            | Output::Docker(ArchiveOutput { dest: Destination::Stdout, .. })
+    )
+}
+
+/// Reads `--secret`: without `src` and `env`, a variable of the secret's name, else a file of that name.
+fn secret(text: &str, env: &Environment) -> Result<Secret, Failure> {
+    let bad = |e: ValueError| flag_error("--secret", &e);
+    let (mut id, mut kind, mut file, mut variable) = (String::new(), None, None, None);
+    for (key, value) in values::fields(text).map_err(bad)? {
+        let value = value.ok_or_else(|| bad(ValueError::form("KEY=VALUE fields", text)))?;
+        match key.as_str() {
+            "id" => id = value,
+            "type" if value == "file" || value == "env" => kind = Some(value),
+            "type" => return Err(bad(ValueError::form("type=file or type=env", &value))),
+            "src" | "source" => file = Some(value),
+            "env" => variable = Some(value),
+            _ => return Err(bad(ValueError::Field { nearest: values::nearest(&key, &["id", "type", "src", "source", "env"]), key })),
+        }
+    }
+    if id.is_empty() {
+        return Err(bad(ValueError::form("id=ID[,src=FILE|,env=NAME]", text)));
+    }
+    if kind.as_deref() == Some("env") && variable.is_none() {
+        variable = file.take();
+    }
+    if variable.is_none() && file.is_none() && kind.as_deref() != Some("file") && env.variable(&id).is_some() {
+        variable = Some(id.clone());
+    }
+    if let Some(name) = variable {
+        // An unset variable gives an empty secret, as with buildx.
+        let value = env.variable(&name).map(|v| v.as_bytes().to_vec()).unwrap_or_default();
+        return Ok(Secret { id, source: SecretSource::Value(value) });
+    }
+    let path = PathBuf::from(file.unwrap_or_else(|| id.clone()));
+    if let Err(error) = std::fs::metadata(env.directory.join(&path)) {
+        return Err(Failure::message(format!("--secret {id}: opening `{}`: {error}", path.display())));
+    }
+    Ok(Secret { id, source: SecretSource::File(path) })
+}
+
+/// Reads `--ssh ID[=PATH[,PATH]]`; without a path, the caller's agent.
+fn ssh(text: &str, env: &Environment) -> Result<(String, Vec<PathBuf>), Failure> {
+    let (id, paths) = text.split_once('=').unwrap_or((text, ""));
+    let id = if id.is_empty() { "default" } else { id };
+    let mut paths: Vec<PathBuf> = paths.split(',').filter(|p| !p.is_empty()).map(PathBuf::from).collect();
+    if paths.is_empty() {
+        let agent = env.variable("SSH_AUTH_SOCK").ok_or_else(|| {
+            Failure::usage(format!("--ssh {id}: no agent to forward, SSH_AUTH_SOCK is not set"))
+                .hint("start one with ssh-agent, or name a key: --ssh default=PATH")
+        })?;
+        paths.push(agent.into());
+    }
+    Ok((id.into(), paths))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::environment::tests::with;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        build: BuildArgs,
+    }
+
+    fn request(line: &[&str], vars: &[(&str, &str)]) -> Result<BuildRequest, String> {
+        let parsed = Line::try_parse_from([&["build"], line].concat()).map_err(|e| e.to_string())?;
+        make(&parsed.build, &with(vars)).map(|(r, _)| r).map_err(|f| f.diagnostics[0].message.clone())
+    }
+
+    #[test]
+    fn build_args_take_the_last_value_or_the_callers_variable() {
+        let line = ["--build-arg", "A=1", "--build-arg", "A=2", "--build-arg", "B", "--build-arg", "C", "--build-arg", "D=", "."];
+        let got = request(&line, &[("B", "from env"), ("SOURCE_DATE_EPOCH", "5")]).unwrap();
+        let want = [("A", "2"), ("B", "from env"), ("D", ""), ("SOURCE_DATE_EPOCH", "5")];
+        assert_eq!(got.build_args, want.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+        assert_eq!(got.epoch.as_deref(), Some("5"));
+        let got = request(&["--build-arg", "SOURCE_DATE_EPOCH=7", "."], &[("SOURCE_DATE_EPOCH", "5")]).unwrap();
+        assert_eq!(got.epoch.as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn the_context_and_dockerfile_are_told_apart() {
+        use ContextSource as C;
+        use DockerfileSource as D;
+        let cases: [(&[&str], C, D); 6] = [
+            (&["."], C::Directory(".".into()), D::Default),
+            (&["-"], C::Stdin, D::Default),
+            (&["-f", "-", "ctx"], C::Directory("ctx".into()), D::Stdin),
+            (&["-f", "a/Dockerfile", "."], C::Directory(".".into()), D::Path("a/Dockerfile".into())),
+            (&["https://x.example/a.git#main:sub"], C::Url("https://x.example/a.git#main:sub".into()), D::Default),
+            (&["git@x.example:a/b"], C::Url("git@x.example:a/b".into()), D::Default),
+        ];
+        for (line, context, dockerfile) in cases {
+            let got = request(line, &[]).unwrap();
+            assert_eq!((got.context, got.dockerfile), (context, dockerfile), "{line:?}");
+        }
+        assert!(request(&["-f", "-", "-"], &[]).unwrap_err().contains("both the context and the Dockerfile"));
+    }
+
+    #[test]
+    fn secrets_come_from_variables_or_files() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let with_src = format!("id=a,src={path}");
+        let value = |v: &str| SecretSource::Value(v.as_bytes().to_vec());
+        let cases: [(&str, SecretSource); 5] = [
+            ("id=a,env=TOK", value("t0")),
+            ("id=a,type=env,src=TOK", value("t0")),
+            ("id=TOK", value("t0")),
+            ("id=a,env=UNSET", value("")),
+            (&with_src, SecretSource::File(path.into())),
+        ];
+        for (spec, source) in cases {
+            let got = request(&["--secret", spec, "."], &[("TOK", "t0")]).unwrap();
+            assert_eq!(got.secrets[0].source, source, "{spec}");
+        }
+        for (bad, want) in
+            [("src=x", "expected id=ID"), ("id=a,sorce=x", "did you mean `source`"), ("id=nope", "opening `nope`"), ("id", "KEY=VALUE")]
+        {
+            let got = request(&["--secret", bad, "."], &[]).unwrap_err();
+            assert!(got.contains(want), "{bad}: {got}");
+        }
+    }
+
+    #[test]
+    fn ssh_without_a_path_is_the_callers_agent() {
+        let got = request(&["--ssh", "default", "."], &[("SSH_AUTH_SOCK", "/run/a")]).unwrap();
+        assert_eq!(got.ssh, [("default".to_owned(), vec![PathBuf::from("/run/a")])]);
+        let got = request(&["--ssh", "k=/a,/b", "."], &[]).unwrap();
+        assert_eq!(got.ssh, [("k".to_owned(), vec![PathBuf::from("/a"), "/b".into()])]);
+        assert!(request(&["--ssh", "default", "."], &[]).unwrap_err().contains("SSH_AUTH_SOCK"));
+    }
+
+    #[test]
+    fn load_adds_the_store_to_the_outputs() {
+        let got = request(&["--load", "-o", "type=tar,dest=x", "."], &[]).unwrap();
+        assert_eq!(got.outputs, [Output::Tar(Destination::Path("x".into())), Output::Image(vec![])]);
+        assert_eq!(request(&["."], &[]).unwrap().outputs, []);
+        assert!(request(&["-o", "-", "-o", "type=oci", "."], &[]).unwrap_err().contains("only one output"));
+    }
+
+    #[test]
+    fn unknown_flags_name_the_nearest() {
+        let got = request(&["--no-cahce", "."], &[]).unwrap_err();
+        assert!(got.contains("--no-cache"), "{got}");
+    }
+
+    #[test]
+    fn every_flag_of_the_help_is_read() {
+        let line = [
+            "-t",
+            "a:1",
+            "-t",
+            "b",
+            "-f",
+            "x.Dockerfile",
+            "--build-context",
+            "base=host:sh,ls",
+            "--target",
+            "t",
+            "--platform",
+            "linux/arm64",
+            "--label",
+            "k=v",
+            "--no-cache",
+            "--no-cache-filter",
+            "a,b",
+            "--pull",
+            "--iidfile",
+            "i",
+            "--metadata-file",
+            "m",
+            "--network",
+            "none",
+            "--allow",
+            "network.host",
+            "--add-host",
+            "h=1.2.3.4",
+            "--shm-size",
+            "32m",
+            "--ulimit",
+            "nofile=5:6",
+            "--progress",
+            "plain",
+            "-q",
+            "--check",
+            "--require-isolation=full",
+            "-j",
+            "2",
+            "--provenance=false",
+            "--rm",
+            ".",
+        ];
+        let got = request(&line, &[]).unwrap();
+        assert_eq!(got.tags, ["a:1", "b"]);
+        assert_eq!(got.build_contexts, [("base".to_owned(), "host:sh,ls".to_owned())]);
+        assert_eq!(got.no_cache_filter, ["a", "b"]);
+        assert_eq!((got.no_cache, got.pull, got.check_only, got.require_full_isolation, got.jobs), (true, true, true, true, Some(2)));
+        assert_eq!((got.shm_size_bytes, got.ulimits), (Some(32 << 20), vec![("nofile".to_owned(), 5, 6)]));
+        assert_eq!(got.labels, [("k".to_owned(), "v".to_owned())]);
+    }
+}

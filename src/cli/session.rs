@@ -1,0 +1,39 @@
+//! What every command gets: the surroundings, the global flags settled, and how to paint.
+
+use std::path::PathBuf;
+
+use crate::cli::environment::{Colour, Environment};
+use crate::cli::failure::Failure;
+use crate::ui::style::Paint;
+
+/// One run of the program.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The surroundings.
+    pub env: Environment,
+    /// `--store`.
+    store: Option<PathBuf>,
+    /// How to paint standard output.
+    pub stdout: Paint,
+    /// How to paint standard error.
+    pub stderr: Paint,
+}
+
+impl Session {
+    /// Settles the global flags.
+    pub fn new(env: Environment, store: Option<PathBuf>) -> Self {
+        let paint = |terminal| match (env.colour(), terminal) {
+            (Colour::Always, _) | (Colour::Terminal, true) => Paint::Coloured,
+            (Colour::Never, _) | (Colour::Terminal, false) => Paint::Plain,
+        };
+        Self { stdout: paint(env.terminals.stdout), stderr: paint(env.terminals.stderr), store, env }
+    }
+
+    /// Returns the store's directory, absolute; it may not be there yet.
+    pub fn store(&self) -> Result<PathBuf, Failure> {
+        self.env.store(self.store.as_ref()).ok_or_else(|| {
+            Failure::message("there is no place for the store: HOME is not set")
+                .hint("set HOME, or name a directory with --store or PLY_STORE")
+        })
+    }
+}

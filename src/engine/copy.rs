@@ -1,1 +1,0 @@
-//! Executes COPY and ADD.

@@ -1,0 +1,221 @@
+//! Puts selected files into directories that are at hand, replacing or merging as BuildKit does.
+//!
+//! A file replaces a file or link (which is removed first, so that nothing is written through another name); a
+//! directory merges with a directory; the two never replace each other. Works along a stack of open
+//! directories, so that no path is resolved twice. A directory's metadata is set when all that it holds is
+//! there: its mode might forbid writing, and its times would move.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::context::{ContextError, Entry, Node, SelectedSource, SourceTree, open_file, resolve};
+use crate::path::{self, Attributes, FileKind, Ownership, PathError, Time, create_file_at, lstat_at, mknod_at, printable, split};
+
+use super::chmod::Chmod;
+use super::dest::Spot;
+use super::error::CopyCause;
+use super::file::{Copier, Fault};
+
+/// How files are put down.
+pub(super) struct Placer<'a> {
+    pub(super) chmod: Option<&'a Chmod>,
+    pub(super) owner: Option<(u32, u32)>,
+    pub(super) ownership: Ownership,
+    pub(super) copier: Copier,
+}
+
+/// A directory that is being filled.
+struct Level<'a> {
+    /// Below the source's directory.
+    path: &'a [u8],
+    from: OwnedFd,
+    to: OwnedFd,
+    /// What is set when it is full; none: it stays as it is.
+    metadata: Option<&'a Entry>,
+}
+
+impl Placer<'_> {
+    /// Puts a selected file at `spot`.
+    pub(super) fn single(&mut self, tree: &SourceTree, source: &SelectedSource, spot: &Spot) -> Result<(), CopyCause> {
+        let Some(entry) = source.entries.first() else { return Ok(()) };
+        let (parent, name) = split(&source.path).ok_or_else(|| CopyCause::Changed { path: "/".to_owned() })?;
+        let from = resolve::open_directory(tree.root(), parent).map_err(|e| reading(parent, e))?;
+        self.leaf(from.as_fd(), name, &source.path, entry, spot.dir.as_fd(), &spot.name, &spot.path)
+    }
+
+    /// Puts what a selected directory holds into the directory `to`, which lies at `to_path` in the image.
+    pub(super) fn directory(&mut self, tree: &SourceTree, source: &SelectedSource, to: OwnedFd, to_path: &[u8]) -> Result<(), CopyCause> {
+        let from = resolve::open_directory(tree.root(), &source.path).map_err(|e| reading(&source.path, e))?;
+        let mut levels = vec![Level { path: b"", from, to, metadata: None }];
+        for entry in &source.entries {
+            let Some((parent, name)) = split(&entry.path) else { continue };
+            while levels.len() > 1 && levels.last().is_some_and(|l| l.path != parent) {
+                self.leave(&mut levels)?;
+            }
+            let level = levels.last().expect("the first level is never left");
+            let in_tree = below(&source.path, &entry.path);
+            let in_image = below(to_path, &entry.path);
+            if entry.node == Node::Directory {
+                let next = self.enter(level, name, entry, &in_tree, &in_image)?;
+                levels.push(next);
+            } else if let Some(first) = entry.hard_link.map(|i| &source.entries[i]) {
+                let top = levels[0].to.as_fd();
+                if !self.link(top, &first.path, level.to.as_fd(), name, &in_image)? {
+                    self.leaf(level.from.as_fd(), name, &in_tree, entry, level.to.as_fd(), name, &in_image)?;
+                }
+            } else {
+                self.leaf(level.from.as_fd(), name, &in_tree, entry, level.to.as_fd(), name, &in_image)?;
+            }
+        }
+        while levels.len() > 1 {
+            self.leave(&mut levels)?;
+        }
+        let top = levels.pop().expect("the first level is never left");
+        path::set_times(&top.to, source.mtime).map_err(|e| writing("setting the times of", to_path, e))
+    }
+
+    fn enter<'e>(&self, level: &Level<'_>, name: &[u8], entry: &'e Entry, in_tree: &[u8], in_image: &[u8]) -> Result<Level<'e>, CopyCause> {
+        check_name(name, in_image)?;
+        let made = match rustix::fs::mkdirat(&level.to, name, Mode::RWXU) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(e) => return Err(writing("creating directory", in_image, e)),
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let to = rustix::fs::openat(&level.to, name, flags, Mode::empty()).map_err(|e| match e {
+            Errno::NOTDIR | Errno::LOOP => CopyCause::DirectoryOverFile { path: printable(in_image) },
+            e => writing("opening directory", in_image, e),
+        })?;
+        let from = resolve::open_directory_at(level.from.as_fd(), name).map_err(|e| reading(in_tree, e))?;
+        Ok(Level { path: &entry.path, from, to, metadata: (made || !entry.implied).then_some(entry) })
+    }
+
+    fn leave(&self, levels: &mut Vec<Level<'_>>) -> Result<(), CopyCause> {
+        if let Some(level) = levels.pop()
+            && let Some(entry) = level.metadata
+        {
+            path::apply(&level.to, level.path, &self.attributes(entry), self.ownership)?;
+        }
+        Ok(())
+    }
+
+    /// Puts anything that is no directory.
+    #[allow(clippy::too_many_arguments, reason = "a place to read and a place to write, each with its name for messages")]
+    fn leaf(
+        &mut self,
+        from: BorrowedFd<'_>,
+        from_name: &[u8],
+        in_tree: &[u8],
+        entry: &Entry,
+        to: BorrowedFd<'_>,
+        name: &[u8],
+        in_image: &[u8],
+    ) -> Result<(), CopyCause> {
+        check_name(name, in_image)?;
+        clear(to, name, in_image)?;
+        let made = match &entry.node {
+            Node::Directory => return Ok(()),
+            Node::File(_) => {
+                let (mut source, stamp) = open_file(from, from_name).map_err(|e| reading(in_tree, e))?;
+                let mut file = create_file_at(to, name, 0o600).map_err(|e| writing("creating", in_image, e))?;
+                self.copier.bytes(&mut source, &stamp, &mut file, entry).map_err(|fault| match fault {
+                    Fault::Changed => CopyCause::Changed { path: printable(in_tree) },
+                    Fault::Read(e) => CopyCause::Io { action: "reading", path: printable(in_tree), source: e },
+                    Fault::Write(e) => CopyCause::Io { action: "writing", path: printable(in_image), source: e },
+                })?;
+                OwnedFd::from(file)
+            }
+            Node::Symlink(target) => {
+                rustix::fs::symlinkat(target.as_slice(), to, name).map_err(|e| writing("creating link", in_image, e))?;
+                open_path(to, name, in_image)?
+            }
+            // A tar has no word for sockets, and a name without its process is of no use to anybody.
+            Node::Special(FileKind::Socket, _) => return Ok(()),
+            Node::Special(FileKind::CharDevice, (0, 0)) => return Err(CopyCause::Whiteout { path: printable(in_image) }),
+            Node::Special(kind, rdev) => {
+                mknod_at(to, name, *kind, *rdev, self.ownership).map_err(|e| writing("creating device", in_image, e))?;
+                open_path(to, name, in_image)?
+            }
+        };
+        path::apply(&made, in_image, &self.attributes(entry), self.ownership)?;
+        Ok(())
+    }
+
+    /// Puts a file that the caller holds: a heredoc, a download.
+    pub(super) fn file(&mut self, content: &mut dyn std::io::Read, mode: u32, mtime: Time, spot: &Spot) -> Result<(), CopyCause> {
+        check_name(&spot.name, &spot.path)?;
+        clear(spot.dir.as_fd(), &spot.name, &spot.path)?;
+        let mut file: File = create_file_at(&spot.dir, &spot.name, 0o600).map_err(|e| writing("creating", &spot.path, e))?;
+        std::io::copy(content, &mut file).map_err(|source| CopyCause::Io { action: "writing", path: printable(&spot.path), source })?;
+        let (uid, gid) = self.owner.unwrap_or((0, 0));
+        let mode = self.chmod.map_or(mode, |c| c.apply(mode, false));
+        let attributes = Attributes { uid, gid, mode: Some(mode), mtime: Some(mtime), ..Attributes::default() };
+        path::apply(&file, &spot.path, &attributes, self.ownership)?;
+        Ok(())
+    }
+
+    /// Links a file to one that was put before; no: it has as many names as the file system allows.
+    fn link(&self, top: BorrowedFd<'_>, first: &[u8], to: BorrowedFd<'_>, name: &[u8], in_image: &[u8]) -> Result<bool, CopyCause> {
+        check_name(name, in_image)?;
+        clear(to, name, in_image)?;
+        let (parent, first_name) = split(first).ok_or_else(|| CopyCause::Changed { path: printable(first) })?;
+        let from = resolve::open_directory(top, parent).map_err(|e| writing("opening directory", in_image, e))?;
+        match rustix::fs::linkat(&from, first_name, to, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::MLINK) => Ok(false),
+            Err(e) => Err(writing("creating hard link", in_image, e)),
+        }
+    }
+
+    fn attributes(&self, entry: &Entry) -> Attributes {
+        let (uid, gid) = self.owner.unwrap_or((entry.uid, entry.gid));
+        let mode = match entry.node {
+            Node::Symlink(_) => None,
+            _ => Some(self.chmod.map_or(entry.mode, |c| c.apply(entry.mode, entry.node == Node::Directory))),
+        };
+        Attributes { uid, gid, mode, mtime: Some(entry.mtime), xattrs: entry.xattrs.clone() }
+    }
+}
+
+/// Removes the file or link that is to be replaced.
+fn clear(dir: BorrowedFd<'_>, name: &[u8], in_image: &[u8]) -> Result<(), CopyCause> {
+    match lstat_at(dir, name) {
+        Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(writing("examining", in_image, e)),
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+            Err(CopyCause::FileOverDirectory { path: printable(in_image) })
+        }
+        Ok(_) => rustix::fs::unlinkat(dir, name, AtFlags::empty()).map_err(|e| writing("removing", in_image, e)),
+    }
+}
+
+fn check_name(name: &[u8], in_image: &[u8]) -> Result<(), CopyCause> {
+    match name.starts_with(b".wh.") {
+        true => Err(CopyCause::ReservedName { path: printable(in_image) }),
+        false => Ok(()),
+    }
+}
+
+fn open_path(dir: BorrowedFd<'_>, name: &[u8], in_image: &[u8]) -> Result<OwnedFd, CopyCause> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(|e| writing("opening", in_image, e))
+}
+
+fn below(base: &[u8], path: &[u8]) -> Vec<u8> {
+    resolve::join([base, path].into_iter().filter(|p| !p.is_empty()))
+}
+
+/// A source that was there when it was digested and can't be opened now.
+fn reading(path: &[u8], e: Errno) -> CopyCause {
+    match e {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL => CopyCause::Changed { path: printable(path) },
+        e => CopyCause::Source(ContextError::Io { action: "reading", path: printable(path), source: e.into() }),
+    }
+}
+
+fn writing(doing: &'static str, path: &[u8], e: Errno) -> CopyCause {
+    CopyCause::Path(PathError::Io { doing, path: printable(path), source: e.into() })
+}

@@ -1,0 +1,223 @@
+//! One process's share of the store: its unfinished work, and the layers that it uses.
+//!
+//! Both hang on one lock file, `tmp/<random>.lock`, held with flock while the process lives. The kernel drops the
+//! lock however the process ends: a lock that is free marks the rest as stale, with no clock and no heartbeat.
+//! The file's lines name the layers and blobs in use; garbage collection reads those of every live session.
+
+use std::collections::HashSet;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+use super::{Result, Store, StoreError};
+use crate::digest::{Digest, LayerId};
+use crate::path;
+
+/// The session of one open store; made by the first need.
+pub(super) struct Session {
+    dir: PathBuf,
+    lock_path: PathBuf,
+    lock: File,
+    next: u64,
+    held: HashSet<String>,
+}
+
+impl Session {
+    fn begin(root: &Path) -> Result<Self> {
+        loop {
+            let name = random_name(root)?;
+            let dir = root.join("tmp").join(&name);
+            let lock_path = root.join("tmp").join(format!("{name}.lock"));
+            let lock = OpenOptions::new()
+                .read(true)
+                .append(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&lock_path)
+                .map_err(StoreError::io("making", &lock_path))?;
+            // A process that reclaims may have seen the file before it was locked: then it is its to remove.
+            let ours = match lock.try_lock() {
+                Ok(()) => lock.metadata().map_err(StoreError::io("looking at", &lock_path))?.nlink() == 1,
+                Err(TryLockError::WouldBlock) => false,
+                Err(TryLockError::Error(e)) => return Err(StoreError::io("locking", &lock_path)(e)),
+            };
+            if ours {
+                DirBuilder::new().mode(0o700).create(&dir).map_err(StoreError::io("making", &dir))?;
+                return Ok(Self { dir, lock_path, lock, next: 0, held: HashSet::new() });
+            }
+        }
+    }
+
+    fn next_path(&mut self) -> PathBuf {
+        self.next += 1;
+        self.dir.join(self.next.to_string())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // What can't be removed now is reclaimed by the next process: the lock is free then.
+        if remove(&self.dir).is_ok() {
+            let _ = std::fs::remove_file(&self.lock_path);
+        }
+    }
+}
+
+/// A fresh directory of unfinished work; dropping it removes what is left in it.
+#[derive(Debug)]
+pub struct Staging {
+    path: PathBuf,
+}
+
+impl Staging {
+    /// Returns the directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // As above: the session's end or the next process tries again.
+        let _ = remove(&self.path);
+    }
+}
+
+impl Store {
+    /// Makes a fresh empty directory, mode 0700, on the file system of everything else in the store.
+    pub fn stage(&self) -> Result<Staging> {
+        let path = self.temp_path()?;
+        DirBuilder::new().mode(0o700).create(&path).map_err(StoreError::io("making", &path))?;
+        Ok(Staging { path })
+    }
+
+    /// Returns a fresh path for unfinished work.
+    pub(super) fn temp_path(&self) -> Result<PathBuf> {
+        self.with_session(|s| Ok(s.next_path()))
+    }
+
+    /// Keeps these layers from garbage collection until this store is closed or the process ends.
+    ///
+    /// Doesn't say that they exist: ask afterwards. In this order a layer that was there stays.
+    pub fn hold(&self, layers: &[LayerId]) -> Result<()> {
+        self.hold_names(layers.iter().map(ToString::to_string))
+    }
+
+    /// As [`Store::hold`], for a blob.
+    pub(super) fn hold_blob(&self, digest: &Digest) -> Result<()> {
+        self.hold_names([digest.to_string()])
+    }
+
+    fn hold_names(&self, names: impl IntoIterator<Item = String>) -> Result<()> {
+        let mut fresh: Vec<String> = names.into_iter().collect();
+        self.with_session(|s| {
+            fresh.retain(|n| !s.held.contains(n));
+            Ok(())
+        })?;
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let mut lines = fresh.join("\n");
+        lines.push('\n');
+        // The collection lock always before the session's: `prune` needs both, in this order.
+        let _no_collection = self.collection.shared()?;
+        self.with_session(|s| {
+            s.lock.write_all(lines.as_bytes()).map_err(StoreError::io("writing", &s.lock_path))?;
+            s.held.extend(fresh);
+            Ok(())
+        })
+    }
+
+    fn with_session<T>(&self, act: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = match &mut *session {
+            Some(s) => s,
+            none => none.insert(Session::begin(&self.root)?),
+        };
+        act(session)
+    }
+
+    /// Returns the names of layers and blobs that live sessions use, our own among them when `own` says so.
+    pub(super) fn held(&self, own: bool) -> Result<HashSet<String>> {
+        let (mine, mut held) = self.with_session(|s| Ok((s.lock_path.clone(), s.held.clone())))?;
+        if !own {
+            held.clear();
+        }
+        for path in lock_files(&self.root)? {
+            if path == mine {
+                continue;
+            }
+            let Some(mut file) = open_lock(&path)? else { continue };
+            if file.try_lock_shared().is_ok() {
+                continue; // its process is gone
+            }
+            let mut text = String::new();
+            file.read_to_string(&mut text).map_err(StoreError::io("reading", &path))?;
+            held.extend(text.lines().map(Into::into));
+        }
+        Ok(held)
+    }
+}
+
+/// Removes what ended processes left in `tmp`; what resists stays for the next time. Returns how many sessions went.
+pub(super) fn reclaim_stale(root: &Path) -> Result<usize> {
+    let mut reclaimed = 0;
+    for path in lock_files(root)? {
+        let Some(file) = open_lock(&path)? else { continue };
+        if file.try_lock().is_ok() && remove(&path.with_extension("")).is_ok() {
+            let _ = std::fs::remove_file(&path);
+            reclaimed += 1;
+        }
+    }
+    Ok(reclaimed)
+}
+
+/// Returns the lock files of ended processes that are still there.
+pub(super) fn stale(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in lock_files(root)? {
+        if let Some(file) = open_lock(&path)?
+            && file.try_lock_shared().is_ok()
+        {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+fn lock_files(root: &Path) -> Result<Vec<PathBuf>> {
+    let dir = root.join("tmp");
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&dir).map_err(StoreError::io("listing", &dir))? {
+        let path = entry.map_err(StoreError::io("listing", &dir))?.path();
+        if path.extension().is_some_and(|e| e == "lock") {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+fn open_lock(path: &Path) -> Result<Option<File>> {
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StoreError::io("opening", path)(e)),
+    }
+}
+
+/// Removes a tree that we made, whatever a step put into it; nothing there is fine.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let dir = File::open(dir).map_err(StoreError::io("opening", dir))?;
+    path::remove_tree(&dir, name.as_bytes()).map_err(|source| StoreError::Remove { path: path.into(), source })
+}
+
+fn random_name(root: &Path) -> Result<String> {
+    let mut bytes = [0_u8; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(StoreError::os("naming unfinished work in", root))?;
+    Ok(format!("{:016x}", u64::from_le_bytes(bytes)))
+}

@@ -1,0 +1,160 @@
+//! What the store takes of the disk, as the disk counts it: blocks, not lengths, and inodes.
+//!
+//! A file with several names counts where it is met first. Paths longer than `PATH_MAX` are not walked into.
+
+use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rustix::fs::FileType;
+
+use super::{Result, Store, StoreError};
+use crate::path;
+
+/// What a thing in the store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum UsageKind {
+    Blob,
+    Layer,
+    CacheMount,
+    Container,
+    /// Unfinished work of live processes, and leftovers of others.
+    Staging,
+    /// The index itself, and locks.
+    Index,
+}
+
+/// Room on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Blocks, in bytes.
+    pub bytes: u64,
+    /// Files, directories and all else.
+    pub inodes: u64,
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.inodes += other.inodes;
+    }
+}
+
+/// One thing in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageRow {
+    /// What it is.
+    pub kind: UsageKind,
+    /// Its name: a digest, a layer id, a cache mount's id, a file name.
+    pub name: String,
+    /// What it takes.
+    pub usage: Usage,
+    /// When a record of it was last of use, in unix seconds.
+    pub last_used_secs: Option<i64>,
+    /// Whether a live build uses it.
+    pub held: bool,
+}
+
+impl Store {
+    /// Returns what everything takes, by kind and name.
+    pub fn du(&self) -> Result<Vec<UsageRow>> {
+        let held = self.held(true)?;
+        let mut last_used = std::collections::HashMap::new();
+        for (layer, at) in
+            self.all("SELECT layer,MAX(last_used) FROM records GROUP BY layer", [], |r| Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?)))?
+        {
+            last_used.insert(layer, at);
+        }
+        let mut walk = Walk::default();
+        let mut rows = Vec::new();
+        for (dir, kind) in [
+            ("blobs/sha256", UsageKind::Blob),
+            ("layers", UsageKind::Layer),
+            ("cache-mounts", UsageKind::CacheMount),
+            ("containers", UsageKind::Container),
+            ("tmp", UsageKind::Staging),
+            ("locks", UsageKind::Index),
+            ("", UsageKind::Index),
+        ] {
+            for (name, usage) in walk.children(&self.root.join(dir), dir.is_empty())? {
+                let kind = if name.ends_with(".lock") { UsageKind::Index } else { kind };
+                let name = match kind {
+                    UsageKind::Blob => format!("sha256:{name}"),
+                    UsageKind::CacheMount => self.mount_id(&name)?,
+                    _ => name,
+                };
+                let (last_used_secs, held) = (last_used.get(&name).copied(), held.contains(&name));
+                rows.push(UsageRow { kind, name, usage, last_used_secs, held });
+            }
+        }
+        rows.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+        Ok(rows)
+    }
+
+    /// A cache mount's directories are named by a hash; people know its id.
+    fn mount_id(&self, name: &str) -> Result<String> {
+        let hash = name.split('.').next().unwrap_or(name);
+        let id = self.load_blob_row("cache-mount", hash)?;
+        Ok(id.map_or_else(|| name.to_string(), |id| String::from_utf8_lossy(&id).into_owned()))
+    }
+}
+
+/// Adds up trees, each inode once.
+#[derive(Default)]
+pub(super) struct Walk {
+    seen: HashSet<(u64, u64)>,
+}
+
+impl Walk {
+    /// Returns what each entry of a directory takes; `files_only` leaves the directories out.
+    pub(super) fn children(&mut self, dir: &Path, files_only: bool) -> Result<Vec<(String, Usage)>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(dir).map_err(StoreError::io("listing", dir))? {
+            let entry = entry.map_err(StoreError::io("listing", dir))?;
+            let Ok(kind) = entry.file_type() else { continue }; // gone since
+            if !(files_only && kind.is_dir()) {
+                found.push((entry.file_name().to_string_lossy().into_owned(), self.tree(&entry.path())?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns what a file or a tree takes; what vanishes meanwhile takes nothing.
+    fn tree(&mut self, top: &Path) -> Result<Usage> {
+        let (Some(parent), Some(name)) = (top.parent(), top.file_name()) else { return Ok(Usage::default()) };
+        let outcome = path::Root::open(parent).and_then(|root| self.below(&root, name.as_bytes()));
+        outcome.map_err(|source| StoreError::Walk { path: top.into(), source })
+    }
+
+    fn below(&mut self, root: &path::Root, top: &[u8]) -> path::Result<Usage> {
+        let mut total = Usage::default();
+        let mut pending = vec![top.to_vec()];
+        while let Some(at) = pending.pop() {
+            let stat = match root.lstat(&at) {
+                Ok(stat) => stat,
+                Err(e) if vanished(&e) => continue,
+                Err(e) => return Err(e),
+            };
+            if stat.st_nlink == 1 || self.seen.insert((stat.st_dev, stat.st_ino)) {
+                total += Usage { bytes: u64::try_from(stat.st_blocks).unwrap_or(0) * 512, inodes: 1 };
+            }
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                continue;
+            }
+            let dir = match root.open_dir_nolinks(&at) {
+                Ok(dir) => dir,
+                Err(e) if vanished(&e) => continue,
+                Err(e) => return Err(e),
+            };
+            for entry in path::read_dir(&dir)? {
+                pending.push([at.as_slice(), b"/", entry.name.as_bytes()].concat());
+            }
+        }
+        Ok(total)
+    }
+}
+
+fn vanished(e: &path::PathError) -> bool {
+    e.is_not_found() || e.errno() == Some(rustix::io::Errno::NAMETOOLONG.raw_os_error())
+}
