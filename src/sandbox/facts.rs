@@ -75,6 +75,20 @@ impl Filters {
 }
 
 impl HostFacts {
+    /// What root finds on an ordinary host.
+    #[cfg(test)]
+    pub(crate) fn of_a_roots_host() -> Self {
+        Self {
+            proc: ProcSource::New,
+            devices: DeviceSource::Make,
+            ids: IdRange::Many(u32::MAX),
+            in_user_namespace: false,
+            unified_cgroups: true,
+            machine_masked_paths: Vec::new(),
+            filters: Arc::new(Filters::build()),
+        }
+    }
+
     /// Asks the kernel. Call it after `userns::enter`: the answers are the user namespace's.
     pub fn gather() -> std::io::Result<Self> {
         let uid_map = std::fs::read_to_string("/proc/self/uid_map")?;

@@ -30,7 +30,10 @@ pub mod defaults;
 pub mod facts;
 mod family;
 #[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
 mod privileged_tests;
+pub mod probe;
 pub mod program;
 pub mod seccomp;
 mod spawn;
