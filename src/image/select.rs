@@ -41,6 +41,11 @@ pub fn select<'a>(index: &'a Index, wanted: &Platform) -> Result<&'a Descriptor,
     })
 }
 
+/// Tells whether an image for `there` is fit where `wanted` is asked for.
+pub fn runs(wanted: &Platform, there: &Platform) -> bool {
+    preferences(wanted).iter().any(|p| same(p, there))
+}
+
 /// Tells whether the entry is provenance or another companion of an image.
 pub fn is_attestation(entry: &Descriptor) -> bool {
     entry.platform.as_ref().is_some_and(|p| p.os == "unknown" && p.architecture == "unknown")

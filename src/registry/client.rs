@@ -132,8 +132,8 @@ impl Client {
     /// The reader gives exactly the descriptor's number of bytes or an error (a [`RegistryError`] inside an
     /// [`io::Error`]; [`RegistryError::from_io`] takes it out). A transfer that breaks goes on where it broke.
     /// **The digest is not verified**: whoever stores the bytes does that, in the same pass.
-    pub fn open_blob<'a>(&'a self, repository: &'a Repository, blob: &'a Descriptor) -> BlobReader<'a> {
-        BlobReader { client: self, repository, blob, body: None, skip: 0, done: 0, done_before: 0, pause: Pause::new(self) }
+    pub fn open_blob<'a>(&'a self, repository: &'a Repository, blob: &Descriptor) -> BlobReader<'a> {
+        BlobReader { client: self, repository, digest: blob.digest, size: blob.size, body: None, skip: 0, done: 0, done_before: 0, pause: Pause::new(self) }
     }
 
     /// Sends a GET below `/v2/REPOSITORY/` and follows where it leads; the answer is a success (200, 206).
@@ -218,7 +218,8 @@ impl Client {
 pub struct BlobReader<'a> {
     client: &'a Client,
     repository: &'a Repository,
-    blob: &'a Descriptor,
+    digest: Digest,
+    size: u64,
     body: Option<(Uri, BodyReader<'static>)>,
     /// Bytes of the answer that we have already: Range was not understood.
     skip: u64,
@@ -230,13 +231,13 @@ pub struct BlobReader<'a> {
 
 impl BlobReader<'_> {
     fn what(&self) -> String {
-        format!("blob {} of {}/{}", self.blob.digest, self.repository.host, self.repository.path)
+        format!("blob {} of {}/{}", self.digest, self.repository.host, self.repository.path)
     }
 
     fn connect(&mut self) -> Result<(), RegistryError> {
         let range = format!("bytes={}-", self.done);
         let headers: &[(&str, &str)] = if self.done > 0 { &[("range", &range)] } else { &[] };
-        let path = format!("blobs/{}", self.blob.digest);
+        let path = format!("blobs/{}", self.digest);
         let (url, response) = self.client.get(self.repository, &path, headers, &|| self.what())?;
         self.skip = match response.status().as_u16() {
             206 if self.done > 0 && range_starts_at(&response) == Some(self.done) => 0,
@@ -252,7 +253,7 @@ impl BlobReader<'_> {
 
     /// Reads what comes next of the answer at hand; none: it ended early.
     fn take(&mut self, buffer: &mut [u8]) -> Result<usize, RegistryError> {
-        let size = self.blob.size;
+        let size = self.size;
         loop {
             let Some((url, body)) = &mut self.body else {
                 self.connect()?;
