@@ -6,10 +6,12 @@
 //! to exec where closing them early gains nothing.
 
 use std::ffi::CStr;
+use std::io;
+use std::os::fd::OwnedFd;
 
 use crate::sys::file::{self, CWD, Links};
 use crate::sys::mount::{self, Depth, NO_DEV, NO_EXEC, NO_SUID, READ_ONLY};
-use crate::sys::process::{self, PointerList};
+use crate::sys::process::{self, Cloned, PointerList};
 use crate::sys::{Errno, Fd, Result};
 
 use super::facts::Filters;
@@ -38,8 +40,40 @@ pub(super) struct Setup<'a> {
 /// Length of a report: operation number and error number, 4 bytes each.
 pub(super) const REPORT_BYTES: usize = 8;
 
+/// Clones the child, which carries the program out. Returns its number and pidfd.
+///
+/// All signals are blocked meanwhile: a handler of ours must not run in it before its actions are reset.
+pub(super) fn clone(namespaces: u64, setup: &Setup<'_>) -> io::Result<(i32, OwnedFd)> {
+    let before = process::set_blocked_signals(u64::MAX)?;
+    // SAFETY: the child calls `run`, which neither allocates nor locks, and never returns.
+    let cloned = unsafe { process::clone3(namespaces) };
+    if let Ok(Cloned::Child) = cloned {
+        run(setup);
+    }
+    process::set_blocked_signals(before)?;
+    parent(cloned)
+}
+
+/// Clones a child that ends with 0 if a procfs of its own pid namespace can be mounted, with 1 else.
+pub(super) fn clone_proc_probe() -> io::Result<(i32, OwnedFd)> {
+    let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+    // SAFETY: the child calls `probe_proc`, which neither allocates nor locks, and never returns.
+    let cloned = unsafe { process::clone3(u64::from(namespaces.cast_unsigned())) };
+    if let Ok(Cloned::Child) = cloned {
+        probe_proc();
+    }
+    parent(cloned)
+}
+
+fn parent(cloned: Result<Cloned>) -> io::Result<(i32, OwnedFd)> {
+    match cloned? {
+        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        Cloned::Child => Err(io::Error::other("the child never comes here")),
+    }
+}
+
 /// Carries the program out. Never returns: it ends in exec, or reports and ends the process.
-pub(super) fn run(setup: &Setup<'_>) -> ! {
+fn run(setup: &Setup<'_>) -> ! {
     // Else we would keep the pipe readable ourselves when the parent is gone.
     file::close(setup.report_reader);
     let mut child = Child { setup, empty_directory: None };
@@ -56,8 +90,7 @@ pub(super) fn run(setup: &Setup<'_>) -> ! {
     process::exit(125)
 }
 
-/// Ends the process with 0 if a procfs of this pid namespace can be made, with 1 else.
-pub(super) fn probe_proc() -> ! {
+fn probe_proc() -> ! {
     let made = mount::open_file_system(c"proc").and_then(|context| mount::create_mount(context, NO_SUID | NO_DEV | NO_EXEC));
     process::exit(i32::from(made.is_err()))
 }

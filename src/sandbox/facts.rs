@@ -75,6 +75,20 @@ impl Filters {
 }
 
 impl HostFacts {
+    /// What root finds on an ordinary host.
+    #[cfg(test)]
+    pub(crate) fn of_a_roots_host() -> Self {
+        Self {
+            proc: ProcSource::New,
+            devices: DeviceSource::Make,
+            ids: IdRange::Many(u32::MAX),
+            in_user_namespace: false,
+            unified_cgroups: true,
+            machine_masked_paths: Vec::new(),
+            filters: Arc::new(Filters::build()),
+        }
+    }
+
     /// Asks the kernel. Call it after `userns::enter`: the answers are the user namespace's.
     pub fn gather() -> std::io::Result<Self> {
         let uid_map = std::fs::read_to_string("/proc/self/uid_map")?;
@@ -93,12 +107,12 @@ impl HostFacts {
 }
 
 /// Whether a map is the initial user namespace's: all ids, unchanged.
-fn is_initial_map(map: &str) -> bool {
+pub(super) fn is_initial_map(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Returns how many ids from 0 on both maps have.
-fn id_range(uid_map: &str, gid_map: &str) -> IdRange {
+pub(super) fn id_range(uid_map: &str, gid_map: &str) -> IdRange {
     let count = |map: &str| {
         let mut extents: Vec<(u64, u64)> = map
             .lines()

@@ -30,13 +30,17 @@ pub mod defaults;
 pub mod facts;
 mod family;
 #[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
 mod privileged_tests;
+pub mod probe;
 pub mod program;
 pub mod seccomp;
 mod spawn;
 pub mod spec;
 pub mod stubs;
 pub mod terminal;
+pub mod userns;
 
 pub use compile::compile;
 pub use facts::HostFacts;

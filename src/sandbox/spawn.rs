@@ -15,7 +15,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions};
 
 use crate::sys;
 use crate::sys::mount::Depth;
-use crate::sys::process::{Cloned, PointerList};
+use crate::sys::process::PointerList;
 
 use super::child::{self, REPORT_BYTES, Setup};
 use super::compile::{SpecError, compile};
@@ -185,7 +185,7 @@ impl Prepared {
             report: writer.as_raw_fd(),
             report_reader: reader.as_raw_fd(),
         };
-        let (pid, pidfd) = clone_child(program.namespaces, &setup).map_err(|source| SandboxError::Clone { source })?;
+        let (pid, pidfd) = child::clone(program.namespaces, &setup).map_err(|source| SandboxError::Clone { source })?;
         drop(writer);
         let family = if self.own_pid_namespace { None } else { Some(mount_namespace(pid)?) };
         let running = Running { pidfd, pid, family, awaited: false };
@@ -197,33 +197,11 @@ impl Prepared {
     }
 }
 
-/// Clones the child with all signals blocked: a handler of ours must not run in it, before its actions are reset.
-fn clone_child(namespaces: u64, setup: &Setup<'_>) -> io::Result<(i32, OwnedFd)> {
-    let before = sys::process::set_blocked_signals(u64::MAX)?;
-    // SAFETY: the child calls `child::run`, which neither allocates nor locks, and never returns.
-    let cloned = unsafe { sys::process::clone3(namespaces) };
-    if let Ok(Cloned::Child) = cloned {
-        child::run(setup);
-    }
-    sys::process::set_blocked_signals(before)?;
-    match cloned? {
-        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
-        Cloned::Child => Err(io::Error::other("unreachable: the child never returns")),
-    }
-}
-
 /// Whether a process in new pid and mount namespaces may mount a procfs: tried in one.
 pub(super) fn probe_new_proc() -> bool {
-    let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
-    // SAFETY: the child calls `child::probe_proc`, which neither allocates nor locks, and never returns.
-    match unsafe { sys::process::clone3(u64::from(namespaces.cast_unsigned())) } {
-        Ok(Cloned::Child) => child::probe_proc(),
-        Ok(Cloned::Parent { pid, pidfd }) => {
-            let mut running = Running { pidfd, pid, family: None, awaited: false };
-            matches!(running.reap(), Ok(Exit::Code(0)))
-        }
-        Err(_) => false,
-    }
+    let Ok((pid, pidfd)) = child::clone_proc_probe() else { return false };
+    let mut running = Running { pidfd, pid, family: None, awaited: false };
+    matches!(running.reap(), Ok(Exit::Code(0)))
 }
 
 fn pointer_lists(program: &Program) -> (PointerList, PointerList) {

@@ -61,6 +61,24 @@ pub unsafe fn clone3(namespaces: u64) -> Result<Cloned> {
     Ok(Cloned::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
 
+/// Forks, when this process has a single thread: then the child may do whatever its parent could.
+///
+/// The child runs `work` and ends with its result. Returns the child's number and pidfd.
+///
+/// # Errors
+///
+/// `EBUSY` when there are other threads.
+pub fn fork_single_threaded(work: impl FnOnce() -> i32) -> std::io::Result<(i32, OwnedFd)> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(super::Errno(libc::EBUSY).into());
+    }
+    // SAFETY: no other thread exists that could hold a lock, and the child ends in `exit`.
+    match unsafe { clone3(0) }? {
+        Cloned::Child => exit(work()),
+        Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+    }
+}
+
 /// Ends the process at once.
 pub fn exit(status: i32) -> ! {
     loop {
