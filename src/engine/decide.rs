@@ -43,8 +43,6 @@ pub(super) struct Decision {
     pub slot_id: SlotId,
     /// The files that a COPY takes, when they had to be looked at.
     pub selection: Option<Selection>,
-    /// What it stands on, for messages.
-    pub parent: Parent,
     /// Its result, or why there is none.
     pub found: Result<Box<Record>, Reason>,
 }
@@ -94,7 +92,7 @@ impl Build<'_> {
         let slot_id = self.slot_id(id);
         let parent = self.parent_name(id);
         let found = self.find(id, &slot, &slot_id, &parent)?;
-        Ok(Some(Decision { slot, slot_id, selection, parent, found }))
+        Ok(Some(Decision { slot, slot_id, selection, found }))
     }
 
     /// Looks the record up, or tells why there is none.

@@ -37,15 +37,17 @@ mod trees;
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::graph::{NodeId, order};
 use crate::path::Ownership;
 use crate::registry::Client;
 use crate::sandbox::HostFacts;
+use crate::sandbox::probe::Isolation;
 use crate::snapshot::{Driver, DriverKind};
 use crate::store::Store;
+use crate::sys::process::has_seccomp_filters;
 
 use cancel::CancelToken;
 use error::BuildError;
@@ -71,8 +73,10 @@ pub struct Engine<'a> {
     pub observer: Arc<dyn Observer>,
     /// Whether to end.
     pub cancel: CancelToken,
-    /// Pulls and the like, as events.
-    pub tasks: Tasks,
+    /// Who is told of pulls and the like.
+    pub progress: &'a dyn Progress,
+    /// What the host allows, once it was asked.
+    pub host: OnceLock<HostFacts>,
 }
 
 impl Engine<'_> {
@@ -83,7 +87,7 @@ impl Engine<'_> {
 
     fn sources(&self, pull: bool) -> Sources<'_> {
         let policy = Policy { pull, offline: false, now_secs: self.now_secs() };
-        Sources { store: self.store, client: self.client, policy, host_path: &self.host_path, progress: &self.tasks }
+        Sources { store: self.store, client: self.client, policy, host_path: &self.host_path, progress: self.progress }
     }
 
     /// Finds out how root file systems are put together, and says so when it is the slow way.
@@ -96,8 +100,34 @@ impl Engine<'_> {
         Ok(driver)
     }
 
-    fn host_facts(&self) -> Result<HostFacts, BuildError> {
-        HostFacts::gather().map_err(|e| BuildError::caused("asking what this host allows", &e))
+    /// Returns what this host allows a sandbox; asked at the first need.
+    fn host_facts(&self) -> Result<&HostFacts, BuildError> {
+        if let Some(host) = self.host.get() {
+            return Ok(host);
+        }
+        let host = HostFacts::gather().map_err(|e| BuildError::caused("asking what this host allows", &e))?;
+        if let Isolation::Reduced(gaps) = Isolation::derive(&host, has_seccomp_filters()) {
+            for gap in gaps {
+                self.observer.event(Event::Notice(format!("reduced isolation: {gap}")));
+            }
+        }
+        Ok(self.host.get_or_init(|| host))
+    }
+
+    /// Returns what steps are kept from here.
+    fn isolation(&self) -> Result<Isolation, BuildError> {
+        let mut isolation = Isolation::derive(self.host_facts()?, has_seccomp_filters());
+        if self.ownership == Ownership::Recorded {
+            let gap = "files have one owner while steps run: chown reports success and does nothing (no subordinate ids)".to_string();
+            isolation = match isolation {
+                Isolation::Full => Isolation::Reduced(vec![gap]),
+                Isolation::Reduced(mut gaps) => {
+                    gaps.push(gap);
+                    Isolation::Reduced(gaps)
+                }
+            };
+        }
+        Ok(isolation)
     }
 }
 
@@ -108,6 +138,12 @@ pub fn build(engine: &Engine<'_>, request: &BuildRequest, stdin: &mut dyn Read) 
     inputs.warn(&graph);
     if request.check_only {
         return result::checked(&graph);
+    }
+    if request.require_full_isolation
+        && let Isolation::Reduced(gaps) = engine.isolation()?
+    {
+        return Err(BuildError::plain(format!("--require-isolation=full: the isolation here is reduced: {}", gaps.join("; ")))
+            .hint("`ply doctor` tells what to change"));
     }
     let build = Build::new(engine, request, &graph, &inputs);
     build.tell(Event::Plan(build.plan()));
@@ -128,39 +164,4 @@ fn run_nodes(build: &Build<'_>) -> Result<(), BuildError> {
     let jobs = build.request.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let inputs = |id: NodeId| order::dependencies(&build.graph.nodes[id.0]);
     schedule::run(&pending, jobs, inputs, |id| build.turn(id))
-}
-
-/// Work that is no step, told as events.
-pub struct Tasks {
-    observer: Arc<dyn Observer>,
-    next: std::sync::atomic::AtomicUsize,
-    started: std::sync::Mutex<Vec<(usize, Instant)>>,
-}
-
-impl Tasks {
-    /// Tells `observer`.
-    pub fn new(observer: Arc<dyn Observer>) -> Self {
-        Self { observer, next: Default::default(), started: Default::default() }
-    }
-}
-
-impl Progress for Tasks {
-    fn begin(&self, title: String) -> usize {
-        let task = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        self.started.lock().expect("nobody panics with it").push((task, Instant::now()));
-        self.observer.event(Event::TaskStarted(task, title));
-        task
-    }
-
-    fn advance(&self, task: usize, done: u64, total: Option<u64>) {
-        self.observer.event(Event::TaskProgress(task, done, total));
-    }
-
-    fn end(&self, task: usize) {
-        let mut started = self.started.lock().expect("nobody panics with it");
-        if let Some(at) = started.iter().position(|(t, _)| *t == task) {
-            let (_, start) = started.swap_remove(at);
-            self.observer.event(Event::TaskDone(task, start.elapsed()));
-        }
-    }
 }

@@ -53,7 +53,7 @@ impl Build<'_> {
             fake_ownership: self.engine.ownership == Ownership::Recorded,
             shm_size_bytes: self.request.shm_size_bytes.unwrap_or(sandbox::defaults::SHM_SIZE_BYTES),
             rlimits: self.rlimits(),
-            host: self.host()?.clone(),
+            host: self.engine.host_facts()?.clone(),
         };
         let targets = spec.stub_targets().map_err(|e| self.failed(id, "preparing mount points", &e))?;
         let stubs = Stubs::create(&root, &targets).map_err(|e| self.failed(id, "preparing mount points", &e))?;

@@ -12,7 +12,6 @@ use crate::cache::miss::Reason;
 use crate::digest::CacheKey;
 use crate::dockerfile::source::Diagnostic;
 use crate::graph::{BuildGraph, NodeId, Op};
-use crate::sandbox::HostFacts;
 use crate::snapshot::Driver;
 
 use super::decide::Decision;
@@ -38,7 +37,6 @@ pub(super) struct Build<'a> {
     /// The number under which a node is shown; none for bases.
     pub steps: Vec<Option<StepIndex>>,
     driver: OnceLock<Driver>,
-    host: OnceLock<HostFacts>,
     unpacking: Mutex<HashMap<NodeId, Arc<Mutex<Vec<PathBuf>>>>>,
     /// Cache mounts that `--no-cache` emptied already.
     pub emptied: Mutex<Vec<String>>,
@@ -82,7 +80,6 @@ impl<'a> Build<'a> {
             decided: graph.nodes.iter().map(|_| Mutex::new(None)).collect(),
             steps: graph.nodes.iter().map(number).collect(),
             driver: OnceLock::new(),
-            host: OnceLock::new(),
             unpacking: Mutex::default(),
             emptied: Mutex::default(),
         }
@@ -121,15 +118,6 @@ impl<'a> Build<'a> {
         }
         let driver = self.engine.driver()?;
         Ok(self.driver.get_or_init(|| driver))
-    }
-
-    /// Returns what the host allows a sandbox; asked at the first need.
-    pub fn host(&self) -> Result<&HostFacts, BuildError> {
-        if let Some(host) = self.host.get() {
-            return Ok(host);
-        }
-        let host = self.engine.host_facts()?;
-        Ok(self.host.get_or_init(|| host))
     }
 
     /// Returns the directories of a chain's layers, top first, unpacking what is not there yet.

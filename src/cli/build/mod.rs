@@ -185,8 +185,26 @@ pub struct Built {
 }
 
 /// Hands the request to the engine.
-pub fn execute(_request: BuildRequest, _session: &Session, _observer: Arc<dyn Observer>, _cancel: &CancelToken) -> Result<Built, Failure> {
-    Err(Failure::message("this program has no engine yet").status(failure::FAILED))
+pub fn execute(request: BuildRequest, session: &Session, observer: Arc<dyn Observer>, cancel: &CancelToken) -> Result<Built, Failure> {
+    let identity = crate::sandbox::userns::enter(crate::sandbox::userns::IdPolicy::BestAvailable).map_err(|e| Failure::of(&e))?;
+    let store = crate::store::Store::open(&session.store()?).map_err(|e| Failure::of(&e))?;
+    let client = crate::registry::Client::new(crate::registry::RegistryConfig::default());
+    let engine = crate::engine::Engine {
+        store: &store,
+        client: &client,
+        host_path: std::env::split_paths(session.env.variable("PATH").unwrap_or_default()).collect(),
+        ownership: match identity { crate::sandbox::userns::Identity::Single { .. } => crate::path::Ownership::Recorded, _ => crate::path::Ownership::Real },
+        observer,
+        cancel: cancel.clone(),
+        progress: &crate::engine::sources::Silent,
+        host: Default::default(),
+    };
+    let outcome = crate::engine::build(&engine, &request, &mut std::io::stdin().lock()).map_err(|e| match e {
+        crate::engine::error::BuildError::At(d) => Failure::from(*d),
+        crate::engine::error::BuildError::Plain { message, hint } => match hint { Some(h) => Failure::message(message).hint(h), None => Failure::message(message) },
+        e => Failure::of(&e),
+    })?;
+    Ok(Built { image: outcome.image })
 }
 
 /// Returns how to show progress: `-q`, then `--progress`, then `BUILDKIT_PROGRESS`.
