@@ -5,6 +5,9 @@
 //! line of the error, the findings of the checks that need the text alone, and, where BuildKit's parse tree is
 //! recorded, each instruction.
 
+// A test's report goes to the terminal.
+#![allow(clippy::print_stderr)]
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -144,12 +147,12 @@ fn facts(file: &File) -> Vec<StageFacts> {
 fn default_value(file: &File, image: &str) -> String {
     let Some(name) = image.strip_prefix('$') else { return image.to_owned() };
     let name = name.trim_matches(['{', '}']);
-    let declared = file.global_args.iter().filter_map(|instruction| match &instruction.kind {
+    let mut declared = file.global_args.iter().filter_map(|instruction| match &instruction.kind {
         Kind::Arg(list) => list.iter().find(|argument| argument.name.value == name),
         _ => None,
     });
     declared
-        .last()
+        .next_back()
         .and_then(|argument| argument.default.as_ref())
         .map_or(image.to_owned(), |value| value.value.trim_matches(['"', '\'']).to_owned())
 }
