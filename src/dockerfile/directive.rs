@@ -20,8 +20,11 @@ const KNOWN: [&str; 3] = ["syntax", "escape", "check"];
 pub(super) fn read(source: &Arc<Source>, check: Option<&str>) -> Result<(Directives, usize), Diagnostic> {
     let text = source.text();
     let start = if text.starts_with(BOM) { BOM.len_utf8() } else { 0 };
-    let (zone, end) = zone(source, start, true)?;
-    let escape = match zone.iter().find(|found| found.name == "escape") {
+    let zone = zone(source, start, true);
+    if let Some(error) = zone.error {
+        return Err(error);
+    }
+    let escape = match zone.found.iter().find(|found| found.name == "escape") {
         None => '\\',
         Some(found) => match found.value.value.as_str() {
             "\\" => '\\',
@@ -33,9 +36,9 @@ pub(super) fn read(source: &Arc<Source>, check: Option<&str>) -> Result<(Directi
         },
     };
     let early = start + shebang(&text[start..]);
-    // A directive twice in this zone alone stands after a `#!` line: BuildKit takes what came before it.
-    let early_zone = if early == start { zone } else { self::zone(source, early, false).map(|(zone, _)| zone).unwrap_or_default() };
-    let value = |name: &str| early_zone.iter().find(|found| found.name == name && !found.indented).map(|found| found.value.clone());
+    let shown = if early == start { &zone.found } else { &self::zone(source, early, false).found };
+    let shown = shown.iter().take_while(|found| !found.indented);
+    let value = |name: &str| shown.clone().find(|found| found.name == name).map(|found| found.value.clone());
     let check = match (check, value("check")) {
         (Some(given), _) => {
             parse_check(given).map_err(|message| Diagnostic { source: None, ..Diagnostic::error(source, Span::default(), message) })?
@@ -49,7 +52,15 @@ pub(super) fn read(source: &Arc<Source>, check: Option<&str>) -> Result<(Directi
         }
         (None, None) => CheckConfig::default(),
     };
-    Ok((Directives { escape, syntax: value("syntax"), check }, end))
+    Ok((Directives { escape, syntax: value("syntax"), check }, zone.end))
+}
+
+struct Zone {
+    found: Vec<Found>,
+    /// Where the first line after the zone starts.
+    end: usize,
+    /// A directive that stands twice ends the zone.
+    error: Option<Diagnostic>,
 }
 
 struct Found {
@@ -58,8 +69,8 @@ struct Found {
     indented: bool,
 }
 
-/// Reads known directives from `at` on, until a line that is none; returns them and where that line starts.
-fn zone(source: &Arc<Source>, mut at: usize, indent: bool) -> Result<(Vec<Found>, usize), Diagnostic> {
+/// Reads known directives from `at` on, until a line that is none.
+fn zone(source: &Arc<Source>, mut at: usize, indent: bool) -> Zone {
     let text = source.text();
     let mut found: Vec<Found> = Vec::new();
     while at < text.len() {
@@ -72,12 +83,13 @@ fn zone(source: &Arc<Source>, mut at: usize, indent: bool) -> Result<(Vec<Found>
         let start = at + (value.as_ptr() as usize - line.as_ptr() as usize);
         let value = Word::new(value.to_owned(), Span::new(start, start + value.len()));
         if found.iter().any(|earlier| earlier.name == name) {
-            return Err(Diagnostic::error(source, value.span, format!("the `{name}` parser directive can be used only once")));
+            let error = Diagnostic::error(source, value.span, format!("the `{name}` parser directive can be used only once"));
+            return Zone { found, end: at, error: Some(error) };
         }
         found.push(Found { name, value, indented });
         at += length;
     }
-    Ok((found, at))
+    Zone { found, end: at, error: None }
 }
 
 /// Splits `name = value`; the name is lower-cased, the value trimmed and not empty.
@@ -169,7 +181,7 @@ mod tests {
     fn reads_the_zone_of_directives() {
         let skip = |rules: &[&str]| CheckConfig { skip: rules.iter().map(|rule| rule.to_string()).collect(), ..CheckConfig::default() };
         let none = CheckConfig::default;
-        let cases: [(&str, Read<&str>); 13] = [
+        let cases: [(&str, Read<&str>); 15] = [
             ("FROM a", ('\\', None, none(), 1)),
             ("# escape=`\nFROM a", ('`', None, none(), 2)),
             ("\u{FEFF}# escape=`\nFROM a", ('`', None, none(), 2)),
@@ -183,6 +195,8 @@ mod tests {
             ("# check=skip=A,B\nFROM a", ('\\', None, skip(&["A", "B"]), 2)),
             ("  # check=skip=A\nFROM a", ('\\', None, none(), 2)),
             ("#!/usr/bin/x\n# check=skip=A\n# escape=`\n", ('\\', None, skip(&["A"]), 1)),
+            ("#!/usr/bin/x\n# check=skip=A\n# check=skip=B\n", ('\\', None, skip(&["A"]), 1)),
+            ("  # escape=`\n# check=skip=A\n", ('`', None, none(), 3)),
         ];
         for (text, (escape, syntax, check, line)) in cases {
             assert_eq!(read_text(text, None), Ok((escape, syntax.map(str::to_owned), check, line)), "{text:?}");

@@ -168,8 +168,8 @@ fn flag(line: Text<'_>, pair: Pair<'_, Rule>) -> Flag {
     }
     let span = line.slice(start..end).span();
     let value = value_at.map(|(cut, at)| Word::new(text[cut..].to_owned(), line.slice(at..end).span()));
-    let name = text[..value_at.map_or(text.len(), |(cut, _)| cut - 1)].to_owned();
-    Flag { name: name.trim_start_matches("--").to_owned(), value, span }
+    let name = text["--".len()..value_at.map_or(text.len(), |(cut, _)| cut - 1)].to_owned();
+    Flag { name, value, span }
 }
 
 fn arguments<'l>(context: Context<'_>, command: Option<Command>, rest: Text<'l>, depth: usize) -> Result<Args<'l>, Diagnostic> {
