@@ -19,6 +19,11 @@ use plywood::dockerfile::source::{Diagnostic, Source};
 use rayon::prelude::*;
 use serde_json::Value;
 
+#[path = "corpus_syntax/dump.rs"]
+mod dump;
+#[path = "corpus_syntax/tree.rs"]
+mod tree;
+
 /// Where the corpus is, if it is.
 fn corpus() -> Option<PathBuf> {
     let folder =
@@ -45,7 +50,7 @@ fn unpack(archive: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// What is compared, each counted by itself.
-const ASPECTS: [&str; 5] = ["verdict", "error line", "tree", "dump", "checks"];
+const ASPECTS: [&str; 6] = ["verdict", "error line", "tree", "dump", "triggers", "checks"];
 
 /// As many differences as an aspect of a set may have: one mutant spells an instruction over two lines, and we
 /// name the second, where the error is.
@@ -74,6 +79,7 @@ fn compare(row: &Value, bytes: &[u8]) -> Comparison {
             comparison.printed = printed.is_some();
             comparison.differences.extend(tree::compare(&file, row).map(|what| ("tree", what)));
             comparison.differences.extend(printed.and_then(|text| dump::compare(text, row)).map(|what| ("dump", what)));
+            comparison.differences.extend(triggers(&file, row).map(|what| ("triggers", what)));
             comparison.differences.extend(checks(&file, row).map(|what| ("checks", what)));
         }
     }
@@ -93,6 +99,18 @@ fn is_line(source: &Source, ours: usize, theirs: usize) -> bool {
     let lines: Vec<&str> = source.text().lines().collect();
     let nothing = |line: &&str| matches!(line.trim().trim_start_matches('\u{FEFF}'), "" | "\\" | "`") || line.trim_start().starts_with('#');
     theirs == ours || (theirs < ours && lines[theirs - 1..ours - 1].iter().all(nothing))
+}
+
+/// Compares the triggers that the last stage's image stores.
+fn triggers(file: &File, row: &Value) -> Option<String> {
+    let last = file.stages.last()?;
+    let stored = |instruction: &Instruction| match &instruction.kind {
+        Kind::Onbuild(onbuild) => Some(onbuild.text.clone()),
+        _ => None,
+    };
+    let ours: Vec<String> = last.instructions.iter().filter_map(stored).collect();
+    let theirs = row["config"].as_object()?.get("OnBuild").cloned().unwrap_or(Value::Array(Vec::new()));
+    (theirs != Value::from(ours.clone())).then(|| format!("{ours:?}; BuildKit: {theirs}"))
 }
 
 /// Compares the findings that the text alone decides: rule and line. Where BuildKit could not plan the build,
@@ -181,203 +199,6 @@ const OF_THE_TEXT: [Rule; 14] = [
     Rule::ExposeProtoCasing,
     Rule::ExposeInvalidFormat,
 ];
-
-/// BuildKit's parse tree beside ours.
-mod tree {
-    use super::*;
-
-    pub fn compare(file: &File, row: &Value) -> Option<String> {
-        let theirs = row["tree"]["children"].as_array()?;
-        let ours: Vec<&Instruction> = instructions(file).collect();
-        if ours.len() != theirs.len() {
-            return Some(format!("{} instructions; BuildKit: {}", ours.len(), theirs.len()));
-        }
-        ours.iter().zip(theirs).find_map(|(ours, theirs)| node(file, ours, theirs))
-    }
-
-    fn node(file: &File, ours: &Instruction, theirs: &Value) -> Option<String> {
-        let different =
-            |what: &str, ours: &dyn std::fmt::Debug, theirs: &dyn std::fmt::Debug| Some(format!("{what}: {ours:?}; BuildKit: {theirs:?}"));
-        let name = theirs["value"].as_str().unwrap_or_default();
-        if ours.name.value != name {
-            return different("name", &ours.name.value, &name);
-        }
-        let heredocs = theirs["heredocs"].as_array().cloned().unwrap_or_default();
-        let mut text = theirs["original"].as_str().unwrap_or_default().trim().to_owned();
-        for heredoc in &heredocs {
-            text += &format!("\n{}{}", heredoc["content"].as_str().unwrap_or_default(), heredoc["name"].as_str().unwrap_or_default());
-        }
-        if ours.text != text {
-            return different("text", &ours.text, &text);
-        }
-        let first = theirs["lines"][0].as_u64().unwrap_or_default() as usize;
-        if !theirs["lines"].is_null() && !is_line(&file.source, file.source.line(ours.span.start), first) {
-            return different("line", &file.source.line(ours.span.start), &first);
-        }
-        let theirs_args: Vec<String> = args(theirs);
-        let ours_args = our_args(file, ours);
-        let same = match &ours.kind {
-            Kind::Onbuild(onbuild) if onbuild.trigger.is_none() => true,
-            Kind::Healthcheck(_) => ours_args.iter().map(|arg| arg.to_uppercase()).eq(theirs_args.iter().map(|arg| arg.to_uppercase())),
-            _ => ours_args == theirs_args,
-        };
-        if !same {
-            return different("arguments", &ours_args, &theirs_args);
-        }
-        let comments: Vec<String> = theirs["prev_comment"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|text| text.as_str())
-            .map(|text| text.trim_start_matches('#').trim().to_owned())
-            .collect();
-        let ours_comments: Vec<String> = ours.comments.iter().map(|text| text.trim_start_matches('#').trim().to_owned()).collect();
-        if ours_comments != comments {
-            return different("comments", &ours_comments, &comments);
-        }
-        None
-    }
-
-    /// The arguments of a node; those of an ONBUILD trigger are flattened into one list.
-    fn args(node: &Value) -> Vec<String> {
-        let mut list = Vec::new();
-        for arg in node["args"].as_array().into_iter().flatten() {
-            match arg.as_str() {
-                Some(text) => list.push(text.to_owned()),
-                None => {
-                    let child = &arg["children"][0];
-                    list.push(child["value"].as_str().unwrap_or_default().to_owned());
-                    list.extend(args(child));
-                }
-            }
-        }
-        list
-    }
-
-    pub fn our_args(file: &File, instruction: &Instruction) -> Vec<String> {
-        let command = |command: &CommandLine| match command {
-            CommandLine::Exec(words) => words.value.clone(),
-            CommandLine::Shell(text) if text.value.is_empty() => Vec::new(),
-            CommandLine::Shell(text) => vec![text.value.clone()],
-        };
-        let words = |words: &[Word]| words.iter().map(|word| word.value.clone()).collect();
-        let pairs = |pairs: &[Pair]| {
-            pairs
-                .iter()
-                .flat_map(|pair| [pair.key.value.clone(), pair.value.value.clone(), if pair.legacy { "" } else { "=" }.to_owned()])
-                .collect()
-        };
-        let copy = |copy: &CopyArgs| {
-            let source = |source: &CopyArg| match source {
-                CopyArg::Path(word) => word.value.clone(),
-                CopyArg::Heredoc(heredoc) => file.source.text()[heredoc.span.start as usize..heredoc.span.end as usize].to_owned(),
-            };
-            copy.sources.iter().map(source).chain(copy.dest.iter().map(|dest| dest.value.clone())).collect()
-        };
-        match &instruction.kind {
-            Kind::From(from) => [Some(&from.image), from.as_keyword.as_ref(), from.alias.as_ref()]
-                .into_iter()
-                .flatten()
-                .map(|word| word.value.clone())
-                .collect(),
-            Kind::Run(run) => command(&run.command),
-            Kind::Cmd(line) | Kind::Entrypoint(line) => command(line),
-            Kind::Shell(words) => words.clone(),
-            Kind::Env(list) | Kind::Label(list) => pairs(list),
-            Kind::Arg(list) => list
-                .iter()
-                .map(|arg| arg.default.as_ref().map_or(arg.name.value.clone(), |default| format!("{}={}", arg.name.value, default.value)))
-                .collect(),
-            Kind::Copy(args) | Kind::Add(args) => copy(args),
-            Kind::Workdir(word) | Kind::User(word) | Kind::StopSignal(word) | Kind::Maintainer(word) => vec![word.value.clone()],
-            Kind::Volume(list) | Kind::Expose(list) => words(list),
-            Kind::Healthcheck(check) => match check.test[0].as_str() {
-                "CMD-SHELL" => vec!["CMD".to_owned(), check.test[1].clone()],
-                _ => check.test.clone(),
-            },
-            Kind::Onbuild(onbuild) => match &onbuild.trigger {
-                Some(trigger) => std::iter::once(trigger.name.value.clone()).chain(our_args(file, trigger)).collect(),
-                None => Vec::new(),
-            },
-        }
-    }
-}
-
-/// The digest of BuildKit's printed parse tree, which is recorded for all files.
-mod dump {
-    use std::fmt::Write as _;
-
-    use sha2::{Digest, Sha256};
-
-    use super::*;
-
-    /// Returns the text when its digest is another.
-    pub fn compare(text: String, row: &Value) -> Option<String> {
-        let digest = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        (row["dump_sha256"] != digest).then_some(text)
-    }
-
-    /// Prints a file; none when it holds an invalid trigger, or flags with quotes or escapes.
-    pub fn print(file: &File) -> Option<String> {
-        let mut text = String::new();
-        instructions(file).try_for_each(|instruction| node(file, instruction, &mut text))?;
-        Some(text)
-    }
-
-    /// Prints `(name ["--flag"] "argument")` and a line end; none when it can't.
-    fn node(file: &File, instruction: &Instruction, text: &mut String) -> Option<()> {
-        let _ = write!(text, "({}", instruction.name.value.to_lowercase());
-        flags(instruction, text)?;
-        if let Kind::Onbuild(onbuild) = &instruction.kind {
-            text.push(' ');
-            node(file, onbuild.trigger.as_ref()?, text)?;
-            text.truncate(text.trim_end().len());
-        } else {
-            let mut words = tree::our_args(file, instruction);
-            if let Kind::Healthcheck(_) = instruction.kind {
-                // Our type does not keep how NONE or CMD was spelt.
-                let spelt = instruction.text.split_whitespace().skip(1).find(|word| !word.starts_with("--"))?;
-                words[0] = spelt.to_owned();
-            }
-            for word in words {
-                let _ = write!(text, " {}", quote(&word)?);
-            }
-        }
-        text.push_str(")\n");
-        Some(())
-    }
-
-    fn flags(instruction: &Instruction, text: &mut String) -> Option<()> {
-        let words = instruction.text.split_whitespace().skip(1).take_while(|word| word.starts_with("--"));
-        let words: Vec<&str> = words.collect();
-        if words.is_empty() {
-            return Some(());
-        }
-        if words.iter().any(|word| *word == "--" || word.contains(['"', '\'', '\\', '`'])) {
-            return None;
-        }
-        let _ = write!(text, " [{}]", words.iter().map(|word| quote(word)).collect::<Option<Vec<_>>>()?.join(" "));
-        Some(())
-    }
-
-    /// Quotes as Go does; none for characters of which it is not plain whether Go prints them.
-    fn quote(word: &str) -> Option<String> {
-        let mut quoted = String::from('"');
-        for c in word.chars() {
-            match c {
-                '"' | '\\' => quoted.extend(['\\', c]),
-                '\t' => quoted.push_str("\\t"),
-                '\r' => quoted.push_str("\\r"),
-                '\n' => quoted.push_str("\\n"),
-                ' '..='~' => quoted.push(c),
-                _ if c.is_alphanumeric() => quoted.push(c),
-                _ => return None,
-            }
-        }
-        quoted.push('"');
-        Some(quoted)
-    }
-}
 
 #[test]
 fn verdicts_agree_with_buildkit() {
