@@ -1,0 +1,525 @@
+//! A hostile tar made into files: a layer into a layer directory, or an archive into a tree.
+//!
+//! Each entry's parent is walked to inside the root; the last name is never followed, what lies there is
+//! removed first. The order for one file is data, owner, mode, attributes, times: `chown` clears setuid, writing
+//! clears capabilities. Directories get their owner, mode and times at the very end: entries that come later
+//! would move the times, and might not be writable.
+//!
+//! In a layer directory a parent that the archive does not name, or a hard link's target, may lie in the layers
+//! below: see [`Below`].
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::read::{EntryKind, TarEntry, TarReader};
+use super::whiteout::{self, Name};
+use super::{LayerError, Result, pipeline};
+use crate::digest::DiffId;
+use crate::fsio;
+use crate::path::{self, Attributes, FileKind, Meta, Missing, Ownership, PathError, Root, Time, printable};
+use crate::snapshot::overlay;
+
+/// The layers under the one that is unpacked.
+#[derive(Debug, Clone, Copy)]
+pub enum Below<'a> {
+    /// It is the lowest: whiteouts mean nothing.
+    Nothing,
+    /// Not at hand. An archive that needs them ends with [`LayerError::NeedsBelow`]; few do.
+    Unknown,
+    /// All of them, merged.
+    Tree(&'a Root),
+}
+
+/// What an archive may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The most bytes of file data.
+    pub max_bytes: u64,
+    /// The most entries.
+    pub max_entries: u64,
+}
+
+impl Default for Limits {
+    /// 256 GiB and ten million entries: far above any image, far below a full disk's worth of inodes.
+    fn default() -> Self {
+        Self { max_bytes: 256 << 30, max_entries: 10_000_000 }
+    }
+}
+
+/// How a layer is unpacked.
+#[derive(Debug, Clone, Copy)]
+pub struct UnpackOptions<'a> {
+    /// The layers under it.
+    pub below: Below<'a>,
+    /// Whether owners can be real.
+    pub ownership: Ownership,
+    /// What it may cost.
+    pub limits: Limits,
+}
+
+/// What a layer held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Entries.
+    pub entries: u64,
+    /// Bytes of file data.
+    pub bytes: u64,
+    /// Attributes that the file system or the lack of privilege refused.
+    pub refused_xattrs: u64,
+    /// The SHA-256 of all bytes read, up to the end of the stream.
+    pub diff_id: DiffId,
+    /// How many those are.
+    pub tar_size_bytes: u64,
+}
+
+/// How an archive is extracted (ADD).
+#[derive(Debug, Clone, Copy)]
+pub struct ExtractOptions {
+    /// Owner and group of everything (`--chown`); none: the archive's.
+    pub owner: Option<(u32, u32)>,
+    /// Whether owners can be real.
+    pub ownership: Ownership,
+    /// What it may cost.
+    pub limits: Limits,
+}
+
+/// What an archive held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extracted {
+    /// Entries.
+    pub entries: u64,
+    /// Bytes of file data.
+    pub bytes: u64,
+}
+
+/// Applies a layer's uncompressed tar to the empty layer directory `dir`, and returns its diff ID.
+///
+/// On failure `dir` holds some of it: the caller throws it away. Nothing outside `dir` was touched.
+pub fn unpack(reader: impl Read + Send, dir: &Root, options: &UnpackOptions<'_>) -> Result<Unpacked> {
+    let mut apply = Apply::new(dir, Some(options.below), options.ownership, options.limits, None);
+    let ((), diff_id, tar_size_bytes) = pipeline::hashed(reader, |stream| apply.all(stream))?;
+    let Apply { entries, bytes, refused, .. } = apply;
+    Ok(Unpacked { entries, bytes, refused_xattrs: refused, diff_id, tar_size_bytes })
+}
+
+/// Extracts an uncompressed tar below the directory `dest` of the tree `root`, which is made when missing.
+///
+/// Files replace what lies in their place one by one, directories merge. `.wh.` names mean nothing here.
+pub fn extract(reader: impl Read, root: &Root, dest: &[u8], options: &ExtractOptions) -> Result<Extracted> {
+    let (uid, gid) = options.owner.unwrap_or((0, 0));
+    root.mkdir_all(dest, 0o755, uid, gid, options.ownership)?;
+    let (_, at) = root.descend::<PathError>(dest, &mut |_, _, at, _| Err(PathError::NotDirectory { path: printable(at) }))?;
+    let mut apply = Apply::new(root, None, options.ownership, options.limits, options.owner);
+    apply.dest = at;
+    apply.all(reader)?;
+    Ok(Extracted { entries: apply.entries, bytes: apply.bytes })
+}
+
+struct Apply<'a> {
+    root: &'a Root,
+    /// A layer directory over these layers; none: a plain tree.
+    below: Option<Below<'a>>,
+    ownership: Ownership,
+    owner: Option<(u32, u32)>,
+    limits: Limits,
+    /// Where the archive's root lies; without links.
+    dest: Vec<u8>,
+    /// The directory of the last entry: archives come directory by directory.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    /// What directories get at the end.
+    directories: BTreeMap<Vec<u8>, Attributes>,
+    entries: u64,
+    bytes: u64,
+    refused: u64,
+}
+
+impl<'a> Apply<'a> {
+    fn new(root: &'a Root, below: Option<Below<'a>>, ownership: Ownership, limits: Limits, owner: Option<(u32, u32)>) -> Self {
+        let (parent, directories, dest) = (None, BTreeMap::new(), Vec::new());
+        Self { root, below, ownership, owner, limits, dest, parent, directories, entries: 0, bytes: 0, refused: 0 }
+    }
+
+    fn all(&mut self, stream: impl Read) -> Result<()> {
+        let mut tar = TarReader::new(stream);
+        while let Some(entry) = tar.next_entry()? {
+            self.entries += 1;
+            self.bytes = self.bytes.saturating_add(entry.size);
+            if self.entries > self.limits.max_entries {
+                return Err(LayerError::TooLarge { limit: self.limits.max_entries, unit: "entries" });
+            }
+            if self.bytes > self.limits.max_bytes {
+                return Err(LayerError::TooLarge { limit: self.limits.max_bytes, unit: "bytes" });
+            }
+            self.entry(&entry, &mut tar)?;
+        }
+        self.finish_directories()
+    }
+
+    fn entry(&mut self, entry: &TarEntry, data: &mut dyn Read) -> Result<()> {
+        let inside = path::clean(&entry.path);
+        let Some((parent, name)) = path::split(&inside) else { return self.root_entry(entry) };
+        if self.below.is_some() {
+            if parent.split(|&c| c == b'/').any(|part| part.starts_with(b".wh.")) {
+                return Err(refuse(&inside, "it lies in a whiteout"));
+            }
+            match whiteout::parse(name, &inside)? {
+                Name::Plain(_) => {}
+                Name::Ignored => return Ok(()),
+                Name::Removed(name) => return self.whiteout(parent, name),
+                Name::Opaque => return self.opaque(parent),
+            }
+        }
+        if entry.kind == EntryKind::CharDevice && entry.rdev == (0, 0) {
+            // Overlay's mark of a removed file: no device, and nothing that an archive may say.
+            return Ok(());
+        }
+        let (at, parent_at) = (self.located(&inside), self.located(parent));
+        let (dir, parent_at) = self.parent(&parent_at)?;
+        let at = if parent_at == self.located(parent) { at } else { join(&parent_at, name) };
+        match entry.kind {
+            EntryKind::Directory => self.directory(entry, &dir, name, at),
+            EntryKind::HardLink => self.hard_link(entry, &dir, name, &at),
+            _ => self.other(entry, &dir, name, &at, data),
+        }
+    }
+
+    /// The archive's own root: only a directory can be one.
+    fn root_entry(&mut self, entry: &TarEntry) -> Result<()> {
+        if entry.kind != EntryKind::Directory {
+            return Err(refuse(&entry.path, "the root can only be a directory"));
+        }
+        if self.below.is_some() {
+            overlay::set_root_changed(self.root).map_err(|e| PathError::io("marking", b"/", e))?;
+        }
+        self.directories.insert(self.dest.clone(), self.attributes(entry));
+        Ok(())
+    }
+
+    fn directory(&mut self, entry: &TarEntry, dir: &OwnedFd, name: &[u8], at: Vec<u8>) -> Result<()> {
+        let found = found(dir, name, &at)?;
+        if !found.as_ref().is_some_and(is_directory) {
+            if found.is_some() {
+                self.clear(dir, name, &at)?;
+            }
+            make_directory(dir, name, &at, found.is_some() && self.has_lowers())?;
+        }
+        self.directories.insert(at, self.attributes(entry));
+        Ok(())
+    }
+
+    fn other(&mut self, entry: &TarEntry, dir: &OwnedFd, name: &[u8], at: &[u8], data: &mut dyn Read) -> Result<()> {
+        if found(dir, name, at)?.is_some() {
+            self.clear(dir, name, at)?;
+        }
+        let io = |e: Errno| PathError::io("creating", at, e);
+        let attributes = self.attributes(entry);
+        let made: OwnedFd = match entry.kind {
+            EntryKind::File => {
+                let mut file = path::create_file_at(dir, name, 0o600).map_err(io)?;
+                copy_entry(data, &mut file, entry.size, at)?;
+                file.into()
+            }
+            EntryKind::Symlink => {
+                rustix::fs::symlinkat(entry.link.as_slice(), dir, name).map_err(io)?;
+                open_nofollow(dir, name).map_err(io)?
+            }
+            kind => {
+                let kind = match kind {
+                    EntryKind::CharDevice => FileKind::CharDevice,
+                    EntryKind::BlockDevice => FileKind::BlockDevice,
+                    _ => FileKind::Fifo,
+                };
+                path::mknod_at(dir, name, kind, entry.rdev, self.ownership).map_err(io)?;
+                open_nofollow(dir, name).map_err(io)?
+            }
+        };
+        self.refused += path::apply(&made, at, &attributes, self.ownership)? as u64;
+        Ok(())
+    }
+
+    fn hard_link(&mut self, entry: &TarEntry, dir: &OwnedFd, name: &[u8], at: &[u8]) -> Result<()> {
+        let target = path::clean(&entry.link);
+        let Some((target_parent, target_name)) = path::split(&target) else {
+            return Err(refuse(at, "a hard link to the root"));
+        };
+        let from = self.link_source(target_parent, target_name, at)?;
+        let stat = found(&from, target_name, at)?.ok_or_else(|| refuse(at, "the hard link's target does not exist"))?;
+        if is_directory(&stat) {
+            return Err(refuse(at, "a hard link to a directory"));
+        }
+        if let Some(old) = found(dir, name, at)? {
+            if (old.st_dev, old.st_ino) == (stat.st_dev, stat.st_ino) {
+                return Ok(());
+            }
+            self.clear(dir, name, at)?;
+        }
+        // Without AT_SYMLINK_FOLLOW: a link as the target is itself linked.
+        rustix::fs::linkat(&from, target_name, dir, name, AtFlags::empty()).map_err(|e| PathError::io("linking", at, e))?;
+        Ok(())
+    }
+
+    /// Returns the directory that holds a hard link's target; a target of a lower layer is copied up first.
+    fn link_source(&mut self, parent: &[u8], name: &[u8], at: &[u8]) -> Result<OwnedFd> {
+        let located = self.located(parent);
+        let here = match self.root.resolve(&located) {
+            Ok(fd) => Some(fd),
+            Err(e) if e.is_not_found() => None,
+            Err(e) => return Err(e.into()),
+        };
+        if let Some(dir) = here
+            && let Some(stat) = found(&dir, name, at)?
+        {
+            let removed = self.below.is_some() && overlay::is_whiteout(&Meta::from(&stat));
+            return if removed { Err(refuse(at, "the hard link's target was removed")) } else { Ok(dir) };
+        }
+        let below = match self.below {
+            None | Some(Below::Nothing) => return Err(refuse(at, "the hard link's target does not exist")),
+            Some(Below::Unknown) => return Err(LayerError::NeedsBelow { path: printable(at) }),
+            Some(Below::Tree(below)) => below,
+        };
+        let path = join(parent, name);
+        let lower = below.resolve_parent(&path)?.0;
+        let (dir, _) = self.parent(&located)?;
+        copy_up(&lower, &dir, name, &path, self.ownership)?;
+        Ok(dir)
+    }
+
+    fn whiteout(&mut self, parent: &[u8], name: &[u8]) -> Result<()> {
+        if !self.has_lowers() {
+            return Ok(());
+        }
+        let path = join(parent, name);
+        let (dir, _) = self.parent(parent)?;
+        match found(&dir, name, &path)? {
+            // The same layer has it: what is gone is only what lies below.
+            Some(stat) if is_directory(&stat) => {
+                let dir = open_nofollow(&dir, name).map_err(|e| PathError::io("opening", &path, e))?;
+                overlay::set_opaque(&dir).map_err(|e| PathError::io("marking", &path, e))?;
+            }
+            Some(_) => {}
+            None if self.shows_below(&path)? => {
+                overlay::make_whiteout(&dir, name).map_err(|e| PathError::io("removing", &path, e))?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn opaque(&mut self, parent: &[u8]) -> Result<()> {
+        if !self.has_lowers() {
+            return Ok(());
+        }
+        let (dir, _) = self.parent(parent)?;
+        overlay::set_opaque(&dir).map_err(|e| PathError::io("marking", parent, e))?;
+        Ok(())
+    }
+
+    /// Whether a whiteout of `path` hides anything, as far as is known: a dangling one would show in listings.
+    fn shows_below(&self, path: &[u8]) -> Result<bool> {
+        let Some(Below::Tree(below)) = self.below else { return Ok(true) };
+        Ok(!self.hidden(path)? && lower(below, path)?.is_some())
+    }
+
+    /// Whether an opaque directory of this layer hides what lower layers have at `path`.
+    fn hidden(&self, path: &[u8]) -> Result<bool> {
+        let ends = path.iter().enumerate().filter(|(_, c)| **c == b'/').map(|(i, _)| i);
+        for end in std::iter::once(0).chain(ends) {
+            let at = &path[..end];
+            let Ok(dir) = self.root.open_dir_nolinks(at) else { return Ok(false) };
+            if overlay::is_opaque(&dir).map_err(|e| PathError::io("examining", at, e))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the directory at `path` and its path without links; made when missing.
+    fn parent(&mut self, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
+        let duplicate = |fd: &OwnedFd| fd.try_clone().map_err(|e| PathError::io("duplicating", path, e));
+        if let Some((at, fd)) = &self.parent
+            && at == path
+        {
+            return Ok((duplicate(fd)?, path.to_vec()));
+        }
+        let (fd, at) = match self.root.open_dir_nolinks(path) {
+            Ok(fd) => (fd, path.to_vec()),
+            Err(PathError::NoOpenat2) => return Err(PathError::NoOpenat2.into()),
+            Err(_) => self.walk(path)?,
+        };
+        self.parent = Some((at.clone(), duplicate(&fd)?));
+        Ok((fd, at))
+    }
+
+    fn walk(&mut self, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
+        let root = self.root;
+        let mut made = Vec::new();
+        let result = root.descend::<LayerError>(path, &mut |dir, name, at, there| {
+            let removed = match there {
+                None => false,
+                Some(FileType::CharacterDevice) if self.below.is_some() => {
+                    let whiteout = found(dir, name, at)?.is_some_and(|s| overlay::is_whiteout(&Meta::from(&s)));
+                    if !whiteout {
+                        return Err(PathError::NotDirectory { path: printable(at) }.into());
+                    }
+                    rustix::fs::unlinkat(dir, name, AtFlags::empty()).map_err(|e| PathError::io("removing", at, e))?;
+                    true
+                }
+                Some(_) => return Err(PathError::NotDirectory { path: printable(at) }.into()),
+            };
+            let (uid, gid) = self.owner.unwrap_or((0, 0));
+            // Nothing says when a directory was made that nobody named: a fixed time keeps layers alike.
+            let mtime = self.below.is_some().then_some(Time::default());
+            let mut attributes = Attributes { uid, gid, mode: Some(0o755), mtime, xattrs: Vec::new() };
+            match self.below {
+                None | Some(Below::Nothing) => {}
+                Some(Below::Unknown) => return Err(LayerError::NeedsBelow { path: printable(at) }),
+                Some(Below::Tree(_)) if removed || self.hidden(at)? => {}
+                Some(Below::Tree(below)) => match lower(below, at)? {
+                    Some((meta, xattrs, _)) if meta.kind == FileKind::Directory => attributes = like(&meta, xattrs),
+                    Some((meta, _, fd)) if meta.kind == FileKind::Symlink => {
+                        return Ok(Missing::Link(path::link_target_at(&fd, b"").map_err(|e| PathError::io("reading link", at, e))?));
+                    }
+                    _ => {}
+                },
+            }
+            make_directory(dir, name, at, removed && self.has_lowers())?;
+            made.push((at.to_vec(), attributes));
+            Ok(Missing::Made)
+        });
+        self.directories.extend(made);
+        result
+    }
+
+    /// Removes what lies where an entry goes, and forgets what was to be done to it.
+    fn clear(&mut self, dir: &OwnedFd, name: &[u8], at: &[u8]) -> Result<()> {
+        path::remove_tree(dir, name)?;
+        let below = [at, b"/"].concat();
+        self.directories.retain(|p, _| p != at && !p.starts_with(&below));
+        // The remembered directory may just have gone.
+        self.parent = None;
+        Ok(())
+    }
+
+    /// Whether there may be anything that a mark of overlay could hide.
+    fn has_lowers(&self) -> bool {
+        matches!(self.below, Some(Below::Unknown | Below::Tree(_)))
+    }
+
+    fn located(&self, inside: &[u8]) -> Vec<u8> {
+        join(&self.dest, inside)
+    }
+
+    fn attributes(&self, entry: &TarEntry) -> Attributes {
+        let (uid, gid) = self.owner.unwrap_or((entry.uid, entry.gid));
+        let mode = (entry.kind != EntryKind::Symlink).then_some(entry.mode);
+        Attributes { uid, gid, mode, mtime: Some(entry.mtime), xattrs: entry.xattrs.clone() }
+    }
+
+    /// Deepest first: a directory that is closed to us is closed after what is in it.
+    fn finish_directories(&mut self) -> Result<()> {
+        for (at, attributes) in std::mem::take(&mut self.directories).into_iter().rev() {
+            let dir = self.root.open_dir_nolinks(&at)?;
+            self.refused += path::apply(&dir, &at, &attributes, self.ownership)? as u64;
+        }
+        Ok(())
+    }
+}
+
+fn refuse(path: &[u8], what: &'static str) -> LayerError {
+    LayerError::Entry { path: printable(path), what }
+}
+
+fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    match (dir, name) {
+        (b"", name) => name.to_vec(),
+        (dir, b"") => dir.to_vec(),
+        (dir, name) => [dir, b"/", name].concat(),
+    }
+}
+
+fn found(dir: &OwnedFd, name: &[u8], at: &[u8]) -> Result<Option<Stat>> {
+    match path::lstat_at(dir, name) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(PathError::io("examining", at, e).into()),
+    }
+}
+
+fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+fn open_nofollow(dir: &OwnedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Makes a directory; one that replaces something hides what lower layers have there.
+fn make_directory(dir: &OwnedFd, name: &[u8], at: &[u8], opaque: bool) -> Result<()> {
+    let io = |e: Errno| PathError::io("creating directory", at, e);
+    rustix::fs::mkdirat(dir, name, Mode::RWXU).map_err(io)?;
+    if opaque {
+        overlay::set_opaque(open_nofollow(dir, name).map_err(io)?).map_err(io)?;
+    }
+    Ok(())
+}
+
+fn copy_entry(data: &mut dyn Read, file: &mut File, size: u64, at: &[u8]) -> Result<()> {
+    let copied = io::copy(&mut data.take(size), file).map_err(|source| match source.kind() {
+        io::ErrorKind::UnexpectedEof => LayerError::Truncated { path: printable(at) },
+        _ => LayerError::File { path: printable(at), source },
+    })?;
+    if copied == size { Ok(()) } else { Err(LayerError::Truncated { path: printable(at) }) }
+}
+
+/// What lower layers have at `path`, none of whose parents may be a link.
+fn lower(below: &Root, path: &[u8]) -> Result<Option<(Meta, path::Xattrs, OwnedFd)>> {
+    let (parent, name) = path::split(path).unwrap_or_default();
+    let dir = match below.open_dir_nolinks(parent) {
+        Ok(dir) => dir,
+        // Missing, a link, or no directory: nothing that this path could mean.
+        Err(PathError::Io { .. }) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let io = |e: Errno| PathError::io("examining", path, e);
+    match path::inspect(&dir, name) {
+        Ok((meta, xattrs)) => Ok(Some((meta, xattrs, open_nofollow(&dir, name).map_err(io)?))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(io(e).into()),
+    }
+}
+
+fn like(meta: &Meta, xattrs: path::Xattrs) -> Attributes {
+    let mode = (meta.kind != FileKind::Symlink).then_some(meta.mode);
+    Attributes { uid: meta.uid, gid: meta.gid, mode, mtime: Some(meta.mtime), xattrs }
+}
+
+/// Copies a lower layer's file into this one, so that it can get another name.
+fn copy_up(from: &OwnedFd, to: &OwnedFd, name: &[u8], at: &[u8], ownership: Ownership) -> Result<()> {
+    let io = |e: Errno| PathError::io("copying", at, e);
+    let (meta, xattrs) = path::inspect(from, name).map_err(io)?;
+    match meta.kind {
+        FileKind::File => {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let source = File::from(rustix::fs::openat(from, name, flags, Mode::empty()).map_err(io)?);
+            let file = path::create_file_at(to, name, 0o600).map_err(io)?;
+            fsio::copy_data(&source, &file).map_err(|source| LayerError::File { path: printable(at), source })?;
+        }
+        FileKind::Symlink => {
+            let target = path::link_target_at(from, name).map_err(io)?;
+            rustix::fs::symlinkat(target.as_slice(), to, name).map_err(io)?;
+        }
+        FileKind::CharDevice | FileKind::BlockDevice | FileKind::Fifo => {
+            path::mknod_at(to.as_fd(), name, meta.kind, meta.rdev, ownership).map_err(io)?;
+        }
+        FileKind::Directory => return Err(refuse(at, "a hard link to a directory")),
+        FileKind::Socket => return Err(refuse(at, "a hard link to a socket")),
+    }
+    let made = open_nofollow(to, name).map_err(io)?;
+    path::apply(&made, at, &like(&meta, xattrs), ownership)?;
+    Ok(())
+}

@@ -1,0 +1,411 @@
+//! A tar reader for archives that nobody vouches for.
+//!
+//! What readers disagree about is where attacks live (CVE-2025-62518, CVE-2026-33055), so: a PAX size always
+//! wins over the header's, for finding the next header too; a damaged checksum, PAX record or long name is an
+//! error and never passed over; GNU and PAX names that contradict each other are an error. Lengths in the
+//! archive are never allocated before they are checked ([`MAX_EXTENSION_BYTES`]).
+//!
+//! Reads ustar, PAX (`path linkpath size uid gid mtime SCHILY.xattr.*`), GNU long names and base-256 numbers.
+//! Sparse entries of GNU tar are refused: layers have none, and their maps are a parser of their own.
+
+use std::io::{self, Read};
+
+use tar::Header;
+
+use super::header::BLOCK;
+use super::{LayerError, Result};
+use crate::path::{Time, Xattrs, printable};
+
+/// The most that an extension header (PAX records, a GNU long name) may take: Go's archive/tar allows the same.
+pub const MAX_EXTENSION_BYTES: u64 = 1 << 20;
+/// The kernel's bound for an attribute's value (XATTR_SIZE_MAX).
+const MAX_XATTR_BYTES: usize = 64 * 1024;
+/// ustar's fields that [`tar::OldHeader`] doesn't name.
+const DEV_MAJOR: std::ops::Range<usize> = 329..337;
+const DEV_MINOR: std::ops::Range<usize> = 337..345;
+
+/// What an archive's entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum EntryKind {
+    File,
+    HardLink,
+    Symlink,
+    CharDevice,
+    BlockDevice,
+    Directory,
+    Fifo,
+}
+
+/// An archive's entry; names are raw and hostile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TarEntry {
+    /// The name as written.
+    pub path: Vec<u8>,
+    /// The target of a link.
+    pub link: Vec<u8>,
+    /// The type.
+    pub kind: EntryKind,
+    /// Permissions with setuid, setgid and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes of data that follow.
+    pub size: u64,
+    /// Last change.
+    pub mtime: Time,
+    /// Device numbers.
+    pub rdev: (u32, u32),
+    /// All `SCHILY.xattr.*` records, sorted.
+    pub xattrs: Xattrs,
+}
+
+/// Reads entries one after the other; the data of the current one by [`Read`].
+pub struct TarReader<R> {
+    inner: R,
+    /// Where the next byte comes from.
+    offset: u64,
+    /// Data of the current entry that is still to come.
+    left: u64,
+    padding: u64,
+    current: Vec<u8>,
+}
+
+/// What PAX and GNU headers said about the entry that follows.
+#[derive(Default)]
+struct Extensions {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    size: Option<u64>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    mtime: Option<Time>,
+    xattrs: Xattrs,
+    gnu_path: Option<Vec<u8>>,
+    gnu_link: Option<Vec<u8>>,
+}
+
+impl<R: Read> TarReader<R> {
+    /// Starts at the archive's first byte.
+    pub fn new(inner: R) -> Self {
+        Self { inner, offset: 0, left: 0, padding: 0, current: Vec::new() }
+    }
+
+    /// Gives the underlying reader back.
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
+
+    /// Passes over what is left of the current entry and reads the next; none at the end of the archive.
+    pub fn next_entry(&mut self) -> Result<Option<TarEntry>> {
+        let mut extensions = Extensions::default();
+        loop {
+            self.pass_over()?;
+            let at = self.offset;
+            let Some(block) = self.block()? else { return Ok(None) };
+            if block == [0; BLOCK] {
+                return match self.block()? {
+                    None | Some([0, ..]) => Ok(None),
+                    Some(_) => Err(malformed(at, "data after an empty block")),
+                };
+            }
+            let header = Header::from_byte_slice(&block);
+            check_sum(&block, at)?;
+            let size = number(&header.as_old().size).ok_or(malformed(at, "size is no number"))?;
+            match block[156] {
+                b'x' | b'X' => {
+                    extensions = Extensions { gnu_path: extensions.gnu_path, gnu_link: extensions.gnu_link, ..self.pax(size, at)? }
+                }
+                b'g' => self.global(size, at)?,
+                b'L' => extensions.gnu_path = Some(self.long_name(size, at)?),
+                b'K' => extensions.gnu_link = Some(self.long_name(size, at)?),
+                kind => return self.entry(header, kind, size, extensions, at).map(Some),
+            }
+        }
+    }
+
+    fn entry(&mut self, header: &Header, kind: u8, size: u64, more: Extensions, at: u64) -> Result<TarEntry> {
+        let path = agree(more.path, more.gnu_path, at)?.unwrap_or_else(|| header.path_bytes().into_owned());
+        let link = agree(more.link, more.gnu_link, at)?.unwrap_or_else(|| header.link_name_bytes().unwrap_or_default().into_owned());
+        if path.contains(&0) || link.contains(&0) {
+            return Err(malformed(at, "a name holds a zero byte"));
+        }
+        let kind = match kind {
+            // Archives from before POSIX tell directories by their name.
+            b'0' | b'\0' | b'7' if kind == b'\0' && path.ends_with(b"/") => EntryKind::Directory,
+            b'0' | b'\0' | b'7' => EntryKind::File,
+            b'1' => EntryKind::HardLink,
+            b'2' => EntryKind::Symlink,
+            b'3' => EntryKind::CharDevice,
+            b'4' => EntryKind::BlockDevice,
+            b'5' => EntryKind::Directory,
+            b'6' => EntryKind::Fifo,
+            b'S' => return Err(LayerError::Entry { path: printable(&path), what: "sparse files of GNU tar are not supported" }),
+            _ => return Err(LayerError::Entry { path: printable(&path), what: "unknown type" }),
+        };
+        let small = |field: &[u8], what| number(field).and_then(|n| u32::try_from(n).ok()).ok_or(malformed(at, what));
+        let id = |wide: Option<u32>, field, what| wide.map_or_else(|| small(field, what), Ok);
+        let old = header.as_old();
+        // Only files carry data, whatever the size says (Go and Python read it so).
+        let size = if kind == EntryKind::File { more.size.unwrap_or(size) } else { 0 };
+        let device = matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice);
+        let part = |at| small(&header.as_bytes()[at], "device number is no number");
+        let entry = TarEntry {
+            mode: small(&old.mode, "mode is no number")? & 0o7777,
+            uid: id(more.uid, &old.uid, "uid is no number")?,
+            gid: id(more.gid, &old.gid, "gid is no number")?,
+            mtime: more.mtime.map_or_else(|| plain_mtime(header, at), Ok)?,
+            rdev: if device { (part(DEV_MAJOR)?, part(DEV_MINOR)?) } else { (0, 0) },
+            xattrs: more.xattrs,
+            path,
+            link,
+            kind,
+            size,
+        };
+        self.left = size;
+        self.padding = size.next_multiple_of(BLOCK as u64).checked_sub(size).ok_or(malformed(at, "size is too large"))?;
+        self.current.clone_from(&entry.path);
+        Ok(entry)
+    }
+
+    /// Reads a block; none when the archive ends before it.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>> {
+        let mut block = [0; BLOCK];
+        let n = read_full(&mut self.inner, &mut block)?;
+        self.offset += n as u64;
+        match n {
+            0 => Ok(None),
+            BLOCK => Ok(Some(block)),
+            _ => Err(LayerError::Truncated { path: printable(&self.current) }),
+        }
+    }
+
+    /// Passes over the rest of the current entry.
+    fn pass_over(&mut self) -> Result<()> {
+        let mut left = self.left + self.padding;
+        let mut buf = [0; 16 * 1024];
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+            let n = read_full(&mut self.inner, &mut buf[..want])?;
+            if n < want {
+                return Err(LayerError::Truncated { path: printable(&self.current) });
+            }
+            self.offset += n as u64;
+            left -= n as u64;
+        }
+        (self.left, self.padding) = (0, 0);
+        Ok(())
+    }
+
+    /// Reads an extension's body.
+    fn body(&mut self, size: u64, at: u64) -> Result<Vec<u8>> {
+        if size > MAX_EXTENSION_BYTES {
+            return Err(malformed(at, "extension header is larger than 1 MiB"));
+        }
+        let len = usize::try_from(size).map_err(|_| malformed(at, "size is too large"))?;
+        let mut body = vec![0; len.next_multiple_of(BLOCK)];
+        if read_full(&mut self.inner, &mut body)? < body.len() {
+            return Err(LayerError::Truncated { path: "extension header".to_owned() });
+        }
+        self.offset += body.len() as u64;
+        body.truncate(len);
+        Ok(body)
+    }
+
+    fn long_name(&mut self, size: u64, at: u64) -> Result<Vec<u8>> {
+        let mut name = self.body(size, at)?;
+        if let Some(end) = name.iter().position(|&c| c == 0) {
+            name.truncate(end);
+        }
+        if name.is_empty() { Err(malformed(at, "empty long name")) } else { Ok(name) }
+    }
+
+    /// Global records speak of all entries: git writes a comment. Those that would change entries are refused.
+    fn global(&mut self, size: u64, at: u64) -> Result<()> {
+        let body = self.body(size, at)?;
+        for record in records(&body) {
+            let (key, _) = record.ok_or(malformed(at, "damaged PAX record"))?;
+            if matches!(key, b"path" | b"linkpath" | b"size") {
+                return Err(malformed(at, "global PAX header sets names or sizes"));
+            }
+        }
+        Ok(())
+    }
+
+    fn pax(&mut self, size: u64, at: u64) -> Result<Extensions> {
+        let body = self.body(size, at)?;
+        let mut out = Extensions::default();
+        for record in records(&body) {
+            let (key, value) = record.ok_or(malformed(at, "damaged PAX record"))?;
+            let bad = |_| malformed(at, "PAX value is no number");
+            // An empty value takes the header's (pax(1)).
+            let text = || std::str::from_utf8(value).map_err(|_| malformed(at, "PAX value is no number"));
+            let given = !value.is_empty();
+            match key {
+                b"path" => out.path = given.then(|| value.to_vec()),
+                b"linkpath" => out.link = given.then(|| value.to_vec()),
+                b"size" if given => out.size = Some(text()?.parse().map_err(bad)?),
+                b"uid" if given => out.uid = Some(text()?.parse().map_err(bad)?),
+                b"gid" if given => out.gid = Some(text()?.parse().map_err(bad)?),
+                b"mtime" if given => out.mtime = Some(parse_time(text()?).ok_or(malformed(at, "PAX time is no number"))?),
+                _ if key.starts_with(b"GNU.sparse.") => return Err(malformed(at, "sparse files of GNU tar are not supported")),
+                _ => {
+                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                        if value.len() > MAX_XATTR_BYTES || name.is_empty() || name.contains(&0) {
+                            return Err(malformed(at, "unusable extended attribute"));
+                        }
+                        out.xattrs.retain(|(n, _)| n != name);
+                        out.xattrs.push((name.to_vec(), value.to_vec()));
+                    }
+                }
+            }
+        }
+        out.xattrs.sort_unstable();
+        Ok(out)
+    }
+}
+
+impl<R: Read> Read for TarReader<R> {
+    /// Reads the current entry's data; an archive that ends within it is an error.
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
+        if want == 0 {
+            return Ok(0);
+        }
+        let n = self.inner.read(&mut buf[..want])?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= n as u64;
+        self.offset += n as u64;
+        Ok(n)
+    }
+}
+
+fn malformed(offset: u64, what: &'static str) -> LayerError {
+    LayerError::Malformed { offset, what }
+}
+
+fn read_full(inner: &mut impl Read, buf: &mut [u8]) -> Result<usize> {
+    let mut n = 0;
+    while n < buf.len() {
+        match inner.read(&mut buf[n..]) {
+            Ok(0) => break,
+            Ok(more) => n += more,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(LayerError::Read { source }),
+        }
+    }
+    Ok(n)
+}
+
+/// Checks the header's sum; old writers summed signed bytes.
+fn check_sum(block: &[u8; BLOCK], at: u64) -> Result<()> {
+    let want = number(&block[148..156]).ok_or(malformed(at, "no tar header"))?;
+    let summed = |i: usize| if (148..156).contains(&i) { b' ' } else { block[i] };
+    let unsigned: u64 = (0..BLOCK).map(|i| u64::from(summed(i))).sum();
+    let signed: i64 = (0..BLOCK).map(|i| i64::from(summed(i).cast_signed())).sum();
+    if want == unsigned || i64::try_from(want) == Ok(signed) { Ok(()) } else { Err(malformed(at, "header checksum is wrong")) }
+}
+
+/// One value out of two that may say the same thing.
+fn agree(pax: Option<Vec<u8>>, gnu: Option<Vec<u8>>, at: u64) -> Result<Option<Vec<u8>>> {
+    match (pax, gnu) {
+        (Some(a), Some(b)) if a != b => Err(malformed(at, "GNU and PAX names contradict each other")),
+        (a, b) => Ok(a.or(b)),
+    }
+}
+
+/// Reads a header's number: octal digits among spaces and zero bytes (none at all: 0), or base-256 of GNU tar.
+fn number(field: &[u8]) -> Option<u64> {
+    if field[0] & 0x80 != 0 {
+        let (high, low) = field.split_at(field.len().saturating_sub(8));
+        let high_is_zero = high.iter().enumerate().all(|(i, &b)| if i == 0 { b == 0x80 } else { b == 0 });
+        let first_of_low = if high.is_empty() { 0x7f } else { 0xff };
+        let value = low.iter().enumerate().fold(0u64, |n, (i, &b)| n << 8 | u64::from(if i == 0 { b & first_of_low } else { b }));
+        // An eight-byte field holds the flag in its first byte; negative numbers mean nothing here.
+        return (high_is_zero && (!high.is_empty() || field[0] & 0x40 == 0)).then_some(value);
+    }
+    let blank = |c: &u8| matches!(c, b' ' | 0);
+    let start = field.iter().position(|c| !blank(c)).unwrap_or(field.len());
+    let digits = &field[start..];
+    let end = digits.iter().position(blank).unwrap_or(digits.len());
+    if !digits[end..].iter().all(|c| blank(c)) {
+        return None;
+    }
+    digits[..end].iter().try_fold(0u64, |n, &c| match c {
+        b'0'..=b'7' => n.checked_mul(8)?.checked_add(u64::from(c - b'0')),
+        _ => None,
+    })
+}
+
+/// The header's own mtime: octal, or base-256, which may be negative.
+fn plain_mtime(header: &Header, at: u64) -> Result<Time> {
+    let field = &header.as_old().mtime;
+    if field[0] & 0x80 != 0 {
+        let negative = field[0] & 0x40 != 0;
+        let start = if negative { -1 } else { 0 };
+        let secs = field[4..].iter().fold(start, |n: i64, &b| n << 8 | i64::from(b));
+        return Ok(Time { secs, nanos: 0 });
+    }
+    let secs = number(field).and_then(|n| i64::try_from(n).ok());
+    Ok(Time { secs: secs.ok_or(malformed(at, "mtime is no number"))?, nanos: 0 })
+}
+
+/// Parses `-?SECONDS[.FRACTION]`; the fraction of a negative time counts downwards (pax(1)).
+fn parse_time(text: &str) -> Option<Time> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let negative = whole.starts_with('-');
+    let secs: i64 = whole.parse().ok()?;
+    if !fraction.bytes().all(|c| c.is_ascii_digit()) {
+        return None;
+    }
+    let digits = format!("{:0<9}", fraction.get(..9).unwrap_or(fraction));
+    let nanos: u32 = digits.parse().ok()?;
+    if negative && nanos > 0 {
+        return Some(Time { secs: secs.checked_sub(1)?, nanos: 1_000_000_000 - nanos });
+    }
+    Some(Time { secs, nanos })
+}
+
+/// PAX records, `LENGTH KEY=VALUE\n` each; a damaged one is none, and the last.
+struct Records<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Option<(&'a [u8], &'a [u8])>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let record = self.parse();
+        if record.is_none() {
+            self.rest = &[];
+        }
+        Some(record)
+    }
+}
+
+impl<'a> Records<'a> {
+    fn parse(&mut self) -> Option<(&'a [u8], &'a [u8])> {
+        let space = self.rest.iter().take(20).position(|&c| c == b' ')?;
+        let digits = &self.rest[..space];
+        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+            return None;
+        }
+        let length: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        let record = self.rest.get(space + 1..length)?;
+        let record = record.strip_suffix(b"\n")?;
+        let equals = record.iter().position(|&c| c == b'=')?;
+        self.rest = &self.rest[length..];
+        (equals > 0).then_some((&record[..equals], &record[equals + 1..]))
+    }
+}
+
+fn records(body: &[u8]) -> Records<'_> {
+    Records { rest: body }
+}

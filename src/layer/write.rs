@@ -1,0 +1,156 @@
+//! Change set → tar: the same bytes for the same changes, entry by entry in the change set's order.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use tar::EntryType;
+
+use super::header::{self, Facts};
+use super::{LayerError, Result, whiteout};
+use crate::path::{self, PathError, Root, Xattrs, printable};
+use crate::snapshot::diff::{self, Change, ChangeSet, Entry, Node, NodeKind};
+
+const CHUNK: usize = 128 * 1024;
+
+/// Writes `changes` of the layer directory `dir` as an OCI layer and returns the bytes written.
+///
+/// Times are whole seconds, none later than `clamp_epoch`. Sparse files are written in full.
+pub fn write_tar(changes: &ChangeSet, dir: impl AsFd, clamp_epoch: Option<i64>, sink: &mut dyn Write) -> Result<u64> {
+    let mut counted = Counted { sink, bytes: 0 };
+    write_observed(changes, dir.as_fd(), clamp_epoch, &mut counted, &mut Ignore)?;
+    Ok(counted.bytes)
+}
+
+/// Writes the whole tree `dir` (an image's root file system) as a tar and returns the bytes written.
+pub fn flatten(dir: impl AsFd, clamp_epoch: Option<i64>, sink: &mut dyn Write) -> Result<u64> {
+    let dir = dir.as_fd();
+    write_tar(&diff::tree(dir)?, dir, clamp_epoch, sink)
+}
+
+/// Sees the data of files go by.
+pub(super) trait Observer {
+    /// Bytes of the current file.
+    fn data(&mut self, bytes: &[u8]);
+    /// An entry is complete.
+    fn entry(&mut self, entry: &Entry);
+}
+
+struct Ignore;
+
+impl Observer for Ignore {
+    fn data(&mut self, _: &[u8]) {}
+    fn entry(&mut self, _: &Entry) {}
+}
+
+struct Counted<'a> {
+    sink: &'a mut dyn Write,
+    bytes: u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let n = self.sink.write(buf)?;
+        self.bytes += n as u64;
+        Ok(n)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+/// Writes the tar, and shows everything to `observer`.
+pub(super) fn write_observed(
+    changes: &ChangeSet,
+    dir: BorrowedFd<'_>,
+    clamp_epoch: Option<i64>,
+    sink: &mut dyn Write,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let mut files = Files::new(dir)?;
+    let failed = |source| LayerError::Write { source };
+    for entry in &changes.entries {
+        match &entry.change {
+            Change::Remove => header::write(&marker(&whiteout::removal_of(&entry.path)), sink).map_err(failed)?,
+            Change::Opaque => header::write(&marker(&whiteout::opaque_of(&entry.path)), sink).map_err(failed)?,
+            Change::Upsert(node) => write_node(&entry.path, node, clamp_epoch, &mut files, sink, observer)?,
+        }
+        observer.entry(entry);
+    }
+    header::write_end(sink).map_err(failed)
+}
+
+/// A whiteout's header: no facts but its name.
+fn marker(path: &[u8]) -> Facts<'_> {
+    const NONE: &Xattrs = &Xattrs::new();
+    Facts { path, link: b"", kind: EntryType::Regular, mode: 0, uid: 0, gid: 0, size: 0, mtime_secs: 0, rdev: (0, 0), xattrs: NONE }
+}
+
+fn write_node(
+    path: &[u8],
+    node: &Node,
+    clamp_epoch: Option<i64>,
+    files: &mut Files,
+    sink: &mut dyn Write,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let mtime_secs = clamp_epoch.map_or(node.mtime.secs, |epoch| node.mtime.secs.min(epoch));
+    let mut facts = Facts { mode: node.mode, uid: node.uid, gid: node.gid, mtime_secs, xattrs: &node.xattrs, ..marker(path) };
+    let as_directory = if path.is_empty() { b"./".to_vec() } else { [path, b"/"].concat() };
+    match &node.kind {
+        NodeKind::Directory => (facts.kind, facts.path) = (EntryType::Directory, &as_directory),
+        NodeKind::File { size_bytes } => facts.size = *size_bytes,
+        NodeKind::HardLink { target } => (facts.kind, facts.link) = (EntryType::Link, target),
+        NodeKind::Symlink { target } => (facts.kind, facts.link, facts.mode) = (EntryType::Symlink, target, 0o777),
+        NodeKind::CharDevice { major, minor } => (facts.kind, facts.rdev) = (EntryType::Char, (*major, *minor)),
+        NodeKind::BlockDevice { major, minor } => (facts.kind, facts.rdev) = (EntryType::Block, (*major, *minor)),
+        NodeKind::Fifo => facts.kind = EntryType::Fifo,
+    }
+    header::write(&facts, sink).map_err(|source| LayerError::Write { source })?;
+    if facts.size > 0 { files.copy(path, facts.size, sink, observer) } else { Ok(()) }
+}
+
+/// Opens the layer's files, directory by directory.
+struct Files {
+    root: Root,
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    buf: Vec<u8>,
+}
+
+impl Files {
+    fn new(dir: BorrowedFd<'_>) -> Result<Self> {
+        let fd = dir.try_clone_to_owned().map_err(|e| PathError::io("duplicating", b"/", e))?;
+        Ok(Self { root: Root::from_fd(fd), parent: None, buf: vec![0; CHUNK] })
+    }
+
+    fn open(&mut self, path: &[u8]) -> Result<File> {
+        let (parent, name) = path::split(path).unwrap_or_default();
+        if self.parent.as_ref().is_none_or(|(at, _)| at != parent) {
+            self.parent = Some((parent.to_vec(), self.root.open_dir_nolinks(parent)?));
+        }
+        let (_, dir) = self.parent.as_ref().expect("just set");
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(|e| PathError::io("opening", path, e))?;
+        Ok(File::from(fd))
+    }
+
+    /// Copies exactly `size` bytes, as the header promised, and fills up the block.
+    fn copy(&mut self, path: &[u8], size: u64, sink: &mut dyn Write, observer: &mut dyn Observer) -> Result<()> {
+        let mut file = self.open(path)?;
+        let mut left = size;
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
+            let n = match file.read(&mut self.buf[..want]) {
+                Ok(0) => return Err(LayerError::Changed { path: printable(path) }),
+                Ok(n) => n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(LayerError::File { path: printable(path), source }),
+            };
+            observer.data(&self.buf[..n]);
+            sink.write_all(&self.buf[..n]).map_err(|source| LayerError::Write { source })?;
+            left -= n as u64;
+        }
+        header::write_padding(size, sink).map_err(|source| LayerError::Write { source })
+    }
+}
