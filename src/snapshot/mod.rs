@@ -154,7 +154,7 @@ impl Driver {
         };
         match self.kind {
             _ if lowers.is_empty() => {}
-            DriverKind::Copy => prepared.untouched = Some(self.copy_lowers(&prepared)?),
+            DriverKind::Copy => prepared.untouched = Some(self.copy_lowers(lowers, &prepared.layer)?),
             DriverKind::Overlay => {
                 let work = make_dir(&upper.join("work"))?;
                 let (parts, files) = self.lower_parts(lowers)?;
@@ -175,7 +175,7 @@ impl Driver {
             return Ok(ReadOnlyTree { fd: empty, mounted: false, _files: vec![files] });
         }
         if self.kind == DriverKind::Copy {
-            materialise(&Merged::open(lowers)?, &empty, How::Link, self.ownership)?;
+            materialise(Merged::open(lowers)?, &empty, How::Link, self.ownership)?;
             return Ok(ReadOnlyTree { fd: empty, mounted: false, _files: vec![files] });
         }
         let (mut parts, more) = self.lower_parts(lowers)?;
@@ -198,8 +198,8 @@ impl Driver {
         Ok(attributes)
     }
 
-    fn copy_lowers(&self, prepared: &Prepared) -> Result<Untouched> {
-        let untouched = materialise(&prepared.merged, &prepared.layer, How::Copy, self.ownership)?;
+    fn copy_lowers(&self, lowers: &[PathBuf], layer: &OwnedFd) -> Result<Untouched> {
+        let untouched = materialise(Merged::open(lowers)?, layer, How::Copy, self.ownership)?;
         wait_for_the_clock(&self.staging)?;
         Ok(untouched)
     }
@@ -214,7 +214,7 @@ impl Driver {
         let (top, bottom) = lowers.split_at(max - 1);
         let files = TempTree::new(&self.staging)?;
         let dir = make_dir(&files.path().join("bottom"))?;
-        materialise(&Merged::open(bottom)?, &dir, How::Link, self.ownership)?;
+        materialise(Merged::open(bottom)?, &dir, How::Link, self.ownership)?;
         let mut parts = top.iter().map(open).collect::<path::Result<Vec<_>>>()?;
         parts.push(dir);
         Ok((parts, Some(files)))
@@ -258,7 +258,8 @@ impl Prepared {
         }
         let whole = untouched.is_some();
         if whole || !path::read_dir(&layer)?.is_empty() {
-            Normalise { untouched: untouched.as_ref() }.reduce(&layer, &merged, whole)?;
+            let dir = layer.try_clone().map_err(|source| SnapshotError::Prepare { path: path.clone(), source })?;
+            Normalise { untouched: untouched.as_ref() }.reduce(dir, merged, whole)?;
         }
         let (meta, xattrs) = path::inspect(&layer, b"").map_err(|e| PathError::io("examining", b"/", e))?;
         let after = Attributes { mtime: root_before.mtime, ..materialise::attributes(&meta, xattrs) };
