@@ -140,13 +140,12 @@ impl Driver {
     /// `upper` is an existing empty directory on the store's file system; see the module's header.
     pub fn prepare(&self, lowers: &[PathBuf], upper: &Path) -> Result<Prepared> {
         let layer = make_dir(&upper.join("upper"))?;
-        let merged = Merged::open(lowers)?;
-        let root_before = self.dress_root(&merged, &layer)?;
+        let root_before = self.dress_root(lowers.first(), &layer)?;
         let mut prepared = Prepared {
             path: upper.to_owned(),
             root: layer.try_clone().map_err(|source| SnapshotError::Prepare { path: upper.to_owned(), source })?,
             layer,
-            merged,
+            lowers: lowers.to_vec(),
             root_before,
             untouched: None,
             mounted: false,
@@ -188,10 +187,10 @@ impl Driver {
     }
 
     /// Gives the fresh upper directory the mode, owner and times of the root below, which it hides; returns them.
-    fn dress_root(&self, merged: &Merged, layer: &OwnedFd) -> Result<Attributes> {
+    fn dress_root(&self, top: Option<&PathBuf>, layer: &OwnedFd) -> Result<Attributes> {
         let mut attributes = Attributes { mode: Some(0o755), ..Attributes::default() };
-        if let Some(top) = merged.top() {
-            let (meta, xattrs) = path::inspect(top, b"").map_err(|e| PathError::io("examining", b"/", e))?;
+        if let Some(top) = top {
+            let (meta, xattrs) = path::inspect(path::Root::open(top)?, b"").map_err(|e| PathError::io("examining", b"/", e))?;
             attributes = materialise::attributes(&meta, xattrs);
         }
         path::apply(layer, b"/", &attributes, self.ownership)?;
@@ -227,7 +226,8 @@ pub struct Prepared {
     path: PathBuf,
     layer: OwnedFd,
     root: OwnedFd,
-    merged: Merged,
+    /// Opened again only when there is a change to compare: hundreds of descriptors for the length of a step else.
+    lowers: Vec<PathBuf>,
     root_before: Attributes,
     untouched: Option<Untouched>,
     mounted: bool,
@@ -250,7 +250,7 @@ impl Prepared {
 
     /// Ends the step: unmounts, reduces what it left to its change, and returns the layer directory.
     pub fn finish(self) -> Result<PathBuf> {
-        let Self { path, layer, root, merged, root_before, untouched, mounted, _lower_files } = self;
+        let Self { path, layer, root, lowers, root_before, untouched, mounted, _lower_files } = self;
         drop(root);
         if mounted {
             let dir = path::Root::open(&path)?;
@@ -259,7 +259,7 @@ impl Prepared {
         let whole = untouched.is_some();
         if whole || !path::read_dir(&layer)?.is_empty() {
             let dir = layer.try_clone().map_err(|source| SnapshotError::Prepare { path: path.clone(), source })?;
-            Normalise { untouched: untouched.as_ref() }.reduce(dir, merged, whole)?;
+            Normalise { untouched: untouched.as_ref() }.reduce(dir, Merged::open(&lowers)?, whole)?;
         }
         let (meta, xattrs) = path::inspect(&layer, b"").map_err(|e| PathError::io("examining", b"/", e))?;
         let after = Attributes { mtime: root_before.mtime, ..materialise::attributes(&meta, xattrs) };

@@ -39,6 +39,10 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+fn is_real_root() -> bool {
+    is_root() && ids() > 1 << 20
+}
+
 /// How many ids are mapped: all of them for real root, one for `unshare -Ur`.
 fn ids() -> u64 {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap();
