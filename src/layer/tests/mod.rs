@@ -34,12 +34,23 @@ impl Drop for Scratch {
     }
 }
 
+/// Root, perhaps of a user namespace: what is ours shows as 0:0.
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+fn is_real_root() -> bool {
+    is_root() && ids() > 1 << 20
+}
+
+/// How many ids are mapped: all of them for real root, one for `unshare -Ur`.
+fn ids() -> u64 {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+    map.lines().filter_map(|l| l.split_whitespace().nth(2)?.parse::<u64>().ok()).sum()
+}
+
 fn ownership() -> Ownership {
-    if is_root() { Ownership::Real } else { Ownership::Recorded }
+    if is_root() && ids() > 1 { Ownership::Real } else { Ownership::Recorded }
 }
 
 #[allow(clippy::print_stderr)]

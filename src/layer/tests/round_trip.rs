@@ -136,6 +136,9 @@ fn a_file_that_shrinks_while_it_is_read_is_an_error() {
 
 #[test]
 fn gnu_tar_and_python_read_ours() {
+    if is_root() && !is_real_root() {
+        return skip("GNU tar fails on owners that are not mapped");
+    }
     let scratch = Scratch::new();
     let (a, _) = scratch.dir("a");
     everything(&a);
@@ -150,8 +153,8 @@ fn gnu_tar_and_python_read_ours() {
     }
     // To GNU tar a whiteout is a file of that name.
     let plain = |l: Vec<String>| l.into_iter().filter(|s| !s.contains("gone") && !s.contains("opaque")).collect::<Vec<_>>();
-    let real = if is_root() { plain(listing_of(&a)) } else { Vec::new() };
-    if is_root() {
+    let real = if is_real_root() { plain(listing_of(&a)) } else { Vec::new() };
+    if is_real_root() {
         assert_eq!(plain(listing_of(&b)), real);
     }
     assert!(b.join("etc/.wh.gone").exists() && b.join("opaque/.wh..wh..opq").exists());
@@ -196,7 +199,7 @@ fn we_read_what_gnu_tar_writes_in_each_of_its_formats() {
         if format == "gnu" {
             want.iter_mut().for_each(|l| *l = l.replace(" user.note=a\\x00b\\n=", ""));
         }
-        if is_root() {
+        if is_real_root() {
             assert_eq!(listing_of(&b), want, "{format}");
         }
     }
@@ -226,6 +229,9 @@ fn printable_name(name: &[u8]) -> String {
 
 #[test]
 fn an_archive_extracts_into_a_tree_file_by_file() {
+    if !is_root() {
+        return skip("files of ours are not 0:0");
+    }
     use super::archive::Archive;
     let scratch = Scratch::new();
     let (a, root) = scratch.dir("root");
