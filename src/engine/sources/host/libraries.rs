@@ -100,8 +100,7 @@ fn included(pattern: &str, base: &Path) -> Vec<PathBuf> {
     let Some((before, after)) = name.split_once('*') else { return vec![pattern.clone()] };
     let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
     let matches = |n: &str| n.len() >= before.len() + after.len() && n.starts_with(before) && n.ends_with(after);
-    let mut found: Vec<PathBuf> =
-        entries.flatten().filter(|e| e.file_name().to_str().is_some_and(matches)).map(|e| e.path()).collect();
+    let mut found: Vec<PathBuf> = entries.flatten().filter(|e| e.file_name().to_str().is_some_and(matches)).map(|e| e.path()).collect();
     found.sort();
     found
 }
