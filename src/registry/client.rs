@@ -306,7 +306,7 @@ impl Read for BlobReader<'_> {
                         self.pause = Pause::new(self.client);
                         self.done_before = self.done;
                     }
-                    self.pause.before_retry(e).map_err(|e| io::Error::other(e))?;
+                    self.pause.before_retry(e).map_err(io::Error::other)?;
                 }
             }
         }
