@@ -192,3 +192,6 @@ fn create(root: &Path, db_path: &Path) -> Result<Connection> {
     file.persist(&path).map_err(|e| StoreError::io("writing", &path)(e.error))?;
     Ok(db)
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,9 +80,9 @@ impl Store {
                 std::fs::rename(path, gone).map_err(StoreError::io("removing", path))?;
             }
         }
-        report.freed += Walk::default().tree(trash.path())?;
-        // The trash directory itself was ours.
-        report.freed.inodes -= 1;
+        for (_, usage) in Walk::default().children(trash.path(), false)? {
+            report.freed += usage;
+        }
         session::remove(trash.path())?;
         Ok(report)
     }

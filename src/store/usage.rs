@@ -78,6 +78,7 @@ impl Store {
             ("", UsageKind::Index),
         ] {
             for (name, usage) in walk.children(&self.root.join(dir), dir.is_empty())? {
+                let kind = if name.ends_with(".lock") { UsageKind::Index } else { kind };
                 let name = match kind {
                     UsageKind::Blob => format!("sha256:{name}"),
                     UsageKind::CacheMount => self.mount_id(&name)?,
@@ -107,7 +108,7 @@ pub(super) struct Walk {
 
 impl Walk {
     /// Returns what each entry of a directory takes; `files_only` leaves the directories out.
-    fn children(&mut self, dir: &Path, files_only: bool) -> Result<Vec<(String, Usage)>> {
+    pub(super) fn children(&mut self, dir: &Path, files_only: bool) -> Result<Vec<(String, Usage)>> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(StoreError::io("listing", dir))? {
             let entry = entry.map_err(StoreError::io("listing", dir))?;
@@ -120,7 +121,7 @@ impl Walk {
     }
 
     /// Returns what a file or a tree takes; what vanishes meanwhile takes nothing.
-    pub(super) fn tree(&mut self, top: &Path) -> Result<Usage> {
+    fn tree(&mut self, top: &Path) -> Result<Usage> {
         let (Some(parent), Some(name)) = (top.parent(), top.file_name()) else { return Ok(Usage::default()) };
         let outcome = path::Root::open(parent).and_then(|root| self.below(&root, name.as_bytes()));
         outcome.map_err(|source| StoreError::Walk { path: top.into(), source })
