@@ -70,3 +70,106 @@ impl Index for Store {
         Ok(self.save_blob_row(NAMED_BY_SLOTS, &tree.hex(), &files.encode())?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::FileEntry;
+    use super::super::key::{KeyInputs, StepInputs, WorkdirInputs};
+    use super::super::statcache::{Stamp, StatCache};
+    use super::super::state::StateId;
+    use super::*;
+    use crate::digest::LayerId;
+    use crate::image::platform::Platform;
+    use crate::store::{Durability, LayerFacts};
+
+    fn open(dir: &tempfile::TempDir) -> Store {
+        Store::open_with(&dir.path().join("store"), Durability::Unsynced).unwrap()
+    }
+
+    fn inputs(path: &str) -> KeyInputs {
+        let step = StepInputs::Workdir(WorkdirInputs { path: path.into(), user: String::new() });
+        KeyInputs { platform: Platform::new("linux", "amd64", ""), parent: StateId::scratch(), step }
+    }
+
+    fn committed(store: &Store, content: ContentDigest) -> LayerId {
+        let (staging, id) = (store.stage().unwrap(), LayerId::Content(content));
+        store.commit_layer(staging.path(), &id, LayerFacts { content: Some(content), size_bytes: 0, entries: 0 }).unwrap();
+        id
+    }
+
+    #[test]
+    fn a_saved_record_is_a_hit_as_long_as_its_layer_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        let content = ContentDigest::from_bytes([1; 32]);
+        let record = Record::new(inputs("/a"), committed(&store, content), content, "WORKDIR /a", 0.25, 9);
+        let key = inputs("/a").key();
+        assert_eq!(store.lookup(&key).unwrap(), None);
+        store.save(&record).unwrap();
+        assert_eq!(store.lookup(&key).unwrap(), Some(record.clone()));
+        store.flush().unwrap();
+        assert_eq!(open(&dir).lookup(&key).unwrap(), Some(record.clone()));
+        assert_eq!(store.lookup(&inputs("/b").key()).unwrap(), None);
+        store.discard_layer(&record.layer).unwrap();
+        assert_eq!(store.lookup(&key).unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_of_other_inputs_or_none_at_all_is_a_miss() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        let content = ContentDigest::from_bytes([1; 32]);
+        let layer = committed(&store, content);
+        let honest = Record::new(inputs("/a"), layer, content, "", 0.0, 0);
+        let (a, b) = (inputs("/a").key(), inputs("/b").key());
+        let bodies =
+            [serde_json::to_vec(&Record { key: b, ..honest.clone() }).unwrap(), serde_json::to_vec(&honest).unwrap(), b"{}".to_vec()];
+        for (n, body) in (0..).zip(bodies) {
+            let row = RecordRow { key: b, layer, content, cost_secs: 0.0, created_secs: n, body };
+            store.put_record(row).unwrap();
+            assert_eq!(store.lookup(&b).unwrap(), None);
+        }
+        assert_eq!(store.lookup(&a).unwrap(), None);
+    }
+
+    #[test]
+    fn slots_and_lists_of_files_live_and_are_collected_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        let tree = ContentDigest::from_bytes([5; 32]);
+        let mut files = FileList::default();
+        files.insert(b"a", FileEntry { mode: 0o100_644, uid: 0, gid: 0, content: Some(&tree), link: b"" });
+        store.save_files(&tree, &files).unwrap();
+        let id = SlotId::derive("/ctx/Dockerfile", "build", "COPY", 0);
+        assert_ne!(id, SlotId::derive("/ctx/Dockerfile", "build", "COPY", 1));
+        assert_eq!(store.slot(&id).unwrap(), None);
+        let copy = super::super::key::CopyInputs {
+            sources: vec![super::super::key::SourceInputs {
+                kind: super::super::key::SourceKind::Path,
+                pattern: "a".into(),
+                matches: vec![super::super::key::MatchInputs { name: "a".into(), content: tree }],
+            }],
+            ..Default::default()
+        };
+        let slot = Slot { inputs: KeyInputs { step: StepInputs::Copy(Box::new(copy)), ..inputs("/") }, sources: vec!["a".into()] };
+        store.set_slot(&id, &slot).unwrap();
+        assert_eq!(store.slot(&id).unwrap(), Some(slot.clone()));
+        store.prune(&Default::default()).unwrap();
+        assert_eq!(store.files(&tree).unwrap(), Some(files));
+        store.set_slot(&id, &Slot { inputs: inputs("/"), ..slot }).unwrap();
+        store.prune(&Default::default()).unwrap();
+        assert_eq!(store.files(&tree).unwrap(), None);
+    }
+
+    #[test]
+    fn a_stat_cache_is_loaded_as_it_was_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        let mut cache = StatCache::default();
+        let stamp = Stamp { dev: 1, ino: 2, size_bytes: 3, mtime_ns: 4, ctime_ns: 5, mode: 6 };
+        cache.insert(b"f".to_vec(), stamp, ContentDigest::from_bytes([7; 32]));
+        cache.save(&store, "/ctx").unwrap();
+        assert_eq!(StatCache::load(&store, "/ctx").unwrap(), cache);
+        assert!(StatCache::load(&store, "/other").unwrap().is_empty());
+    }
+}

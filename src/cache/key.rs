@@ -352,4 +352,4 @@ fn texts(e: &mut Encoder, list: &[String]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -174,9 +174,19 @@ impl Store {
         self.committer.push(Row::Record(row))
     }
 
-    /// Notes that these records were of use at `now` (unix seconds), so that collection keeps them longer.
-    pub fn touch_records(&self, keys: Vec<CacheKey>, now_secs: i64) -> Result<()> {
-        if keys.is_empty() { Ok(()) } else { self.committer.push(Row::Used { keys, now: now_secs }) }
+    /// Notes that these records were of use at `now_secs` (unix seconds), so that collection keeps them longer.
+    ///
+    /// To a quarter of an hour: a build that is repeated writes nothing.
+    pub fn touch_records(&self, keys: &[CacheKey], now_secs: i64) -> Result<()> {
+        const GRAIN_SECS: i64 = 15 * 60;
+        let mut old = Vec::new();
+        for key in keys {
+            let sql = "SELECT 1 FROM records WHERE key=?1 AND last_used<?2";
+            if self.one(sql, params![key.to_string(), now_secs - GRAIN_SECS], |_| Ok(()))?.is_some() {
+                old.push(*key);
+            }
+        }
+        if old.is_empty() { Ok(()) } else { self.committer.push(Row::Used { keys: old, now: now_secs }) }
     }
 
     /// Returns what was last stored for a slot.
