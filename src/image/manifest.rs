@@ -194,7 +194,7 @@ impl Descriptor {
         })
     }
 
-    fn to_oci(&self) -> oci::Descriptor {
+    fn as_oci(&self) -> oci::Descriptor {
         let digest: oci::Digest = self.digest.to_string().parse().expect("our digests are a subset of OCI's");
         let mut out = oci::Descriptor::new(oci::MediaType::from(self.media_type.as_str()), self.size, digest);
         if !self.annotations.is_empty() {
@@ -307,8 +307,8 @@ impl Manifest {
         let manifest = oci::ImageManifestBuilder::default()
             .schema_version(2_u32)
             .media_type(oci::MediaType::from(self.media_type.as_str()))
-            .config(self.config.to_oci())
-            .layers(self.layers.iter().map(Descriptor::to_oci).collect::<Vec<_>>())
+            .config(self.config.as_oci())
+            .layers(self.layers.iter().map(Descriptor::as_oci).collect::<Vec<_>>())
             .build()
             .expect("all that a manifest needs is set");
         json::to_sorted_vec(&manifest)
@@ -332,7 +332,7 @@ impl Index {
         let index = oci::ImageIndexBuilder::default()
             .schema_version(2_u32)
             .media_type(oci::MediaType::from(self.media_type.as_str()))
-            .manifests(self.manifests.iter().map(Descriptor::to_oci).collect::<Vec<_>>())
+            .manifests(self.manifests.iter().map(Descriptor::as_oci).collect::<Vec<_>>())
             .build()
             .expect("all that an index needs is set");
         json::to_sorted_vec(&index)

@@ -206,7 +206,7 @@ impl<'a> Apply<'a> {
             if found.is_some() {
                 self.clear(dir, name, &at)?;
             }
-            make_directory(dir, name, &at, found.is_some() && self.below.is_some())?;
+            make_directory(dir, name, &at, found.is_some() && self.has_lowers())?;
         }
         self.directories.insert(at, self.attributes(entry));
         Ok(())
@@ -290,7 +290,7 @@ impl<'a> Apply<'a> {
     }
 
     fn whiteout(&mut self, parent: &[u8], name: &[u8]) -> Result<()> {
-        if matches!(self.below, Some(Below::Nothing)) {
+        if !self.has_lowers() {
             return Ok(());
         }
         let path = join(parent, name);
@@ -311,7 +311,7 @@ impl<'a> Apply<'a> {
     }
 
     fn opaque(&mut self, parent: &[u8]) -> Result<()> {
-        if matches!(self.below, Some(Below::Nothing)) {
+        if !self.has_lowers() {
             return Ok(());
         }
         let (dir, _) = self.parent(parent)?;
@@ -387,7 +387,7 @@ impl<'a> Apply<'a> {
                     _ => {}
                 },
             }
-            make_directory(dir, name, at, removed)?;
+            make_directory(dir, name, at, removed && self.has_lowers())?;
             made.push((at.to_vec(), attributes));
             Ok(Missing::Made)
         });
@@ -403,6 +403,11 @@ impl<'a> Apply<'a> {
         // The remembered directory may just have gone.
         self.parent = None;
         Ok(())
+    }
+
+    /// Whether there may be anything that a mark of overlay could hide.
+    fn has_lowers(&self) -> bool {
+        matches!(self.below, Some(Below::Unknown | Below::Tree(_)))
     }
 
     fn located(&self, inside: &[u8]) -> Vec<u8> {

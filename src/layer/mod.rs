@@ -114,3 +114,6 @@ pub type Result<T> = std::result::Result<T, LayerError>;
 
 /// The size of an empty layer's tar: two empty blocks.
 pub const EMPTY_TAR_BYTES: u64 = 1024;
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,9 @@ use crate::path::{Time, Xattrs, printable};
 pub const MAX_EXTENSION_BYTES: u64 = 1 << 20;
 /// The kernel's bound for an attribute's value (XATTR_SIZE_MAX).
 const MAX_XATTR_BYTES: usize = 64 * 1024;
+/// ustar's fields that [`tar::OldHeader`] doesn't name.
+const DEV_MAJOR: std::ops::Range<usize> = 329..337;
+const DEV_MINOR: std::ops::Range<usize> = 337..345;
 
 /// What an archive's entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +113,7 @@ impl<R: Read> TarReader<R> {
             }
             let header = Header::from_byte_slice(&block);
             check_sum(&block, at)?;
-            let size = header.entry_size().map_err(|_| malformed(at, "size is no number"))?;
+            let size = number(&header.as_old().size).ok_or(malformed(at, "size is no number"))?;
             match block[156] {
                 b'x' | b'X' => {
                     extensions = Extensions { gnu_path: extensions.gnu_path, gnu_link: extensions.gnu_link, ..self.pax(size, at)? }
@@ -142,18 +145,19 @@ impl<R: Read> TarReader<R> {
             b'S' => return Err(LayerError::Entry { path: printable(&path), what: "sparse files of GNU tar are not supported" }),
             _ => return Err(LayerError::Entry { path: printable(&path), what: "unknown type" }),
         };
-        let number = |n: io::Result<u64>, what| n.ok().and_then(|n| u32::try_from(n).ok()).ok_or(malformed(at, what));
-        let id = |wide: Option<u32>, n, what| wide.map_or_else(|| number(n, what), Ok);
+        let small = |field: &[u8], what| number(field).and_then(|n| u32::try_from(n).ok()).ok_or(malformed(at, what));
+        let id = |wide: Option<u32>, field, what| wide.map_or_else(|| small(field, what), Ok);
+        let old = header.as_old();
         // Only files carry data, whatever the size says (Go and Python read it so).
         let size = if kind == EntryKind::File { more.size.unwrap_or(size) } else { 0 };
         let device = matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice);
-        let part = |n: io::Result<Option<u32>>| n.ok().flatten().ok_or(malformed(at, "device number is no number"));
+        let part = |at| small(&header.as_bytes()[at], "device number is no number");
         let entry = TarEntry {
-            mode: header.mode().map_err(|_| malformed(at, "mode is no number"))? & 0o7777,
-            uid: id(more.uid, header.uid(), "uid is no number")?,
-            gid: id(more.gid, header.gid(), "gid is no number")?,
+            mode: small(&old.mode, "mode is no number")? & 0o7777,
+            uid: id(more.uid, &old.uid, "uid is no number")?,
+            gid: id(more.gid, &old.gid, "gid is no number")?,
             mtime: more.mtime.map_or_else(|| plain_mtime(header, at), Ok)?,
-            rdev: if device { (part(header.device_major())?, part(header.device_minor())?) } else { (0, 0) },
+            rdev: if device { (part(DEV_MAJOR)?, part(DEV_MINOR)?) } else { (0, 0) },
             xattrs: more.xattrs,
             path,
             link,
@@ -299,11 +303,11 @@ fn read_full(inner: &mut impl Read, buf: &mut [u8]) -> Result<usize> {
 
 /// Checks the header's sum; old writers summed signed bytes.
 fn check_sum(block: &[u8; BLOCK], at: u64) -> Result<()> {
-    let want = Header::from_byte_slice(block).cksum().map_err(|_| malformed(at, "no tar header"))?;
+    let want = number(&block[148..156]).ok_or(malformed(at, "no tar header"))?;
     let summed = |i: usize| if (148..156).contains(&i) { b' ' } else { block[i] };
-    let unsigned: u32 = (0..BLOCK).map(|i| u32::from(summed(i))).sum();
+    let unsigned: u64 = (0..BLOCK).map(|i| u64::from(summed(i))).sum();
     let signed: i64 = (0..BLOCK).map(|i| i64::from(summed(i).cast_signed())).sum();
-    if want == unsigned || i64::from(want) == signed { Ok(()) } else { Err(malformed(at, "header checksum is wrong")) }
+    if want == unsigned || i64::try_from(want) == Ok(signed) { Ok(()) } else { Err(malformed(at, "header checksum is wrong")) }
 }
 
 /// One value out of two that may say the same thing.
@@ -312,6 +316,29 @@ fn agree(pax: Option<Vec<u8>>, gnu: Option<Vec<u8>>, at: u64) -> Result<Option<V
         (Some(a), Some(b)) if a != b => Err(malformed(at, "GNU and PAX names contradict each other")),
         (a, b) => Ok(a.or(b)),
     }
+}
+
+/// Reads a header's number: octal digits among spaces and zero bytes (none at all: 0), or base-256 of GNU tar.
+fn number(field: &[u8]) -> Option<u64> {
+    if field[0] & 0x80 != 0 {
+        let (high, low) = field.split_at(field.len().saturating_sub(8));
+        let high_is_zero = high.iter().enumerate().all(|(i, &b)| if i == 0 { b == 0x80 } else { b == 0 });
+        let first_of_low = if high.is_empty() { 0x7f } else { 0xff };
+        let value = low.iter().enumerate().fold(0u64, |n, (i, &b)| n << 8 | u64::from(if i == 0 { b & first_of_low } else { b }));
+        // An eight-byte field holds the flag in its first byte; negative numbers mean nothing here.
+        return (high_is_zero && (!high.is_empty() || field[0] & 0x40 == 0)).then_some(value);
+    }
+    let blank = |c: &u8| matches!(c, b' ' | 0);
+    let start = field.iter().position(|c| !blank(c)).unwrap_or(field.len());
+    let digits = &field[start..];
+    let end = digits.iter().position(blank).unwrap_or(digits.len());
+    if !digits[end..].iter().all(|c| blank(c)) {
+        return None;
+    }
+    digits[..end].iter().try_fold(0u64, |n, &c| match c {
+        b'0'..=b'7' => n.checked_mul(8)?.checked_add(u64::from(c - b'0')),
+        _ => None,
+    })
 }
 
 /// The header's own mtime: octal, or base-256, which may be negative.
@@ -323,7 +350,7 @@ fn plain_mtime(header: &Header, at: u64) -> Result<Time> {
         let secs = field[4..].iter().fold(start, |n: i64, &b| n << 8 | i64::from(b));
         return Ok(Time { secs, nanos: 0 });
     }
-    let secs = header.mtime().ok().and_then(|n| i64::try_from(n).ok());
+    let secs = number(field).and_then(|n| i64::try_from(n).ok());
     Ok(Time { secs: secs.ok_or(malformed(at, "mtime is no number"))?, nanos: 0 })
 }
 

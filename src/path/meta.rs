@@ -325,12 +325,13 @@ pub fn set_owner(fd: impl AsFd, uid: u32, gid: u32, ownership: Ownership) -> rus
     let old = get_xattr(fd, RECORD.as_bytes()).unwrap_or(None).as_deref().and_then(Record::parse);
     let device = old.as_ref().and_then(|r| r.device);
     if ownership == Ownership::Real {
-        chown(uid, gid)?;
-        return match (old, device) {
-            (None, _) => Ok(()),
-            (Some(_), None) => remove_xattr(fd, RECORD.as_bytes()),
-            (Some(_), device) => set_xattr(fd, RECORD.as_bytes(), Record { uid, gid, device }.text().as_bytes()),
-        };
+        match chown(uid, gid) {
+            Ok(()) if old.is_none() => return Ok(()),
+            Ok(()) if device.is_none() => return remove_xattr(fd, RECORD.as_bytes()),
+            // An id that isn't mapped into our user namespace can only be recorded.
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(e) => return Err(e),
+        }
     }
     let stat = rustix::fs::fstat(fd)?;
     if device.is_none() && (stat.st_uid, stat.st_gid) == (uid, gid) {

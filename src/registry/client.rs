@@ -133,7 +133,17 @@ impl Client {
     /// [`io::Error`]; [`RegistryError::from_io`] takes it out). A transfer that breaks goes on where it broke.
     /// **The digest is not verified**: whoever stores the bytes does that, in the same pass.
     pub fn open_blob<'a>(&'a self, repository: &'a Repository, blob: &Descriptor) -> BlobReader<'a> {
-        BlobReader { client: self, repository, digest: blob.digest, size: blob.size, body: None, skip: 0, done: 0, done_before: 0, pause: Pause::new(self) }
+        BlobReader {
+            client: self,
+            repository,
+            digest: blob.digest,
+            size: blob.size,
+            body: None,
+            skip: 0,
+            done: 0,
+            done_before: 0,
+            pause: Pause::new(self),
+        }
     }
 
     /// Sends a GET below `/v2/REPOSITORY/` and follows where it leads; the answer is a success (200, 206).
@@ -296,7 +306,7 @@ impl Read for BlobReader<'_> {
                         self.pause = Pause::new(self.client);
                         self.done_before = self.done;
                     }
-                    self.pause.before_retry(e).map_err(|e| io::Error::other(e))?;
+                    self.pause.before_retry(e).map_err(io::Error::other)?;
                 }
             }
         }

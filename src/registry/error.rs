@@ -77,7 +77,7 @@ impl RegistryError {
 
     pub(super) fn recovery(&self) -> Recovery {
         match self {
-            Self::Status { status, .. } if matches!(status, 408 | 429 | 500 | 502 | 503 | 504) => Recovery::InPassing,
+            Self::Status { status: 408 | 429 | 500 | 502 | 503 | 504, .. } => Recovery::InPassing,
             Self::Truncated { .. } | Self::Body { .. } => Recovery::InPassing,
             Self::Transport { source, .. } => match &**source {
                 ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => Recovery::Unreachable,

@@ -136,8 +136,11 @@ fn write_reply(mut stream: &TcpStream, reply: &Reply) -> std::io::Result<()> {
     stream.write_all(head.as_bytes())?;
     let end = reply.cut_after.unwrap_or(reply.body.len());
     stream.write_all(&reply.body[..end])?;
-    while reply.endless {
-        stream.write_all(&reply.body)?;
+    if reply.endless {
+        // Until the client has had enough.
+        loop {
+            stream.write_all(&reply.body)?;
+        }
     }
     stream.flush()
 }

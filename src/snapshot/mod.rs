@@ -140,13 +140,12 @@ impl Driver {
     /// `upper` is an existing empty directory on the store's file system; see the module's header.
     pub fn prepare(&self, lowers: &[PathBuf], upper: &Path) -> Result<Prepared> {
         let layer = make_dir(&upper.join("upper"))?;
-        let merged = Merged::open(lowers)?;
-        let root_before = self.dress_root(&merged, &layer)?;
+        let root_before = self.dress_root(lowers.first(), &layer)?;
         let mut prepared = Prepared {
             path: upper.to_owned(),
             root: layer.try_clone().map_err(|source| SnapshotError::Prepare { path: upper.to_owned(), source })?,
             layer,
-            merged,
+            lowers: lowers.to_vec(),
             root_before,
             untouched: None,
             mounted: false,
@@ -154,7 +153,7 @@ impl Driver {
         };
         match self.kind {
             _ if lowers.is_empty() => {}
-            DriverKind::Copy => prepared.untouched = Some(self.copy_lowers(&prepared)?),
+            DriverKind::Copy => prepared.untouched = Some(self.copy_lowers(lowers, &prepared.layer)?),
             DriverKind::Overlay => {
                 let work = make_dir(&upper.join("work"))?;
                 let (parts, files) = self.lower_parts(lowers)?;
@@ -175,7 +174,7 @@ impl Driver {
             return Ok(ReadOnlyTree { fd: empty, mounted: false, _files: vec![files] });
         }
         if self.kind == DriverKind::Copy {
-            materialise(&Merged::open(lowers)?, &empty, How::Link, self.ownership)?;
+            materialise(Merged::open(lowers)?, &empty, How::Link, self.ownership)?;
             return Ok(ReadOnlyTree { fd: empty, mounted: false, _files: vec![files] });
         }
         let (mut parts, more) = self.lower_parts(lowers)?;
@@ -188,18 +187,18 @@ impl Driver {
     }
 
     /// Gives the fresh upper directory the mode, owner and times of the root below, which it hides; returns them.
-    fn dress_root(&self, merged: &Merged, layer: &OwnedFd) -> Result<Attributes> {
+    fn dress_root(&self, top: Option<&PathBuf>, layer: &OwnedFd) -> Result<Attributes> {
         let mut attributes = Attributes { mode: Some(0o755), ..Attributes::default() };
-        if let Some(top) = merged.top() {
-            let (meta, xattrs) = path::inspect(top, b"").map_err(|e| PathError::io("examining", b"/", e))?;
+        if let Some(top) = top {
+            let (meta, xattrs) = path::inspect(path::Root::open(top)?, b"").map_err(|e| PathError::io("examining", b"/", e))?;
             attributes = materialise::attributes(&meta, xattrs);
         }
         path::apply(layer, b"/", &attributes, self.ownership)?;
         Ok(attributes)
     }
 
-    fn copy_lowers(&self, prepared: &Prepared) -> Result<Untouched> {
-        let untouched = materialise(&prepared.merged, &prepared.layer, How::Copy, self.ownership)?;
+    fn copy_lowers(&self, lowers: &[PathBuf], layer: &OwnedFd) -> Result<Untouched> {
+        let untouched = materialise(Merged::open(lowers)?, layer, How::Copy, self.ownership)?;
         wait_for_the_clock(&self.staging)?;
         Ok(untouched)
     }
@@ -214,7 +213,7 @@ impl Driver {
         let (top, bottom) = lowers.split_at(max - 1);
         let files = TempTree::new(&self.staging)?;
         let dir = make_dir(&files.path().join("bottom"))?;
-        materialise(&Merged::open(bottom)?, &dir, How::Link, self.ownership)?;
+        materialise(Merged::open(bottom)?, &dir, How::Link, self.ownership)?;
         let mut parts = top.iter().map(open).collect::<path::Result<Vec<_>>>()?;
         parts.push(dir);
         Ok((parts, Some(files)))
@@ -227,7 +226,8 @@ pub struct Prepared {
     path: PathBuf,
     layer: OwnedFd,
     root: OwnedFd,
-    merged: Merged,
+    /// Opened again only when there is a change to compare: hundreds of descriptors for the length of a step else.
+    lowers: Vec<PathBuf>,
     root_before: Attributes,
     untouched: Option<Untouched>,
     mounted: bool,
@@ -250,7 +250,7 @@ impl Prepared {
 
     /// Ends the step: unmounts, reduces what it left to its change, and returns the layer directory.
     pub fn finish(self) -> Result<PathBuf> {
-        let Self { path, layer, root, merged, root_before, untouched, mounted, _lower_files } = self;
+        let Self { path, layer, root, lowers, root_before, untouched, mounted, _lower_files } = self;
         drop(root);
         if mounted {
             let dir = path::Root::open(&path)?;
@@ -258,7 +258,8 @@ impl Prepared {
         }
         let whole = untouched.is_some();
         if whole || !path::read_dir(&layer)?.is_empty() {
-            Normalise { untouched: untouched.as_ref() }.reduce(&layer, &merged, whole)?;
+            let dir = layer.try_clone().map_err(|source| SnapshotError::Prepare { path: path.clone(), source })?;
+            Normalise { untouched: untouched.as_ref() }.reduce(dir, Merged::open(&lowers)?, whole)?;
         }
         let (meta, xattrs) = path::inspect(&layer, b"").map_err(|e| PathError::io("examining", b"/", e))?;
         let after = Attributes { mtime: root_before.mtime, ..materialise::attributes(&meta, xattrs) };

@@ -28,7 +28,7 @@ use super::overlay;
 use crate::path::{self, FileKind, Meta, PathError, Time, Xattrs, printable};
 
 /// Deeper trees are refused: each level holds descriptors.
-const MAX_DEPTH: usize = 200;
+const MAX_DEPTH: usize = 400;
 
 /// What identifies a file that nobody touched since: path, inode, ctime.
 pub(super) type Untouched = HashMap<Vec<u8>, (u64, Time)>;
@@ -39,94 +39,91 @@ pub(super) struct Normalise<'a> {
     pub untouched: Option<&'a Untouched>,
 }
 
+/// A directory that is being reduced; a stack of them is the way down.
+struct Frame {
+    marks: Marks,
+    lower: Merged,
+    /// What is not there was removed.
+    whole: bool,
+    opaque: bool,
+    mtime: Time,
+    names: BTreeSet<Vec<u8>>,
+    pending: Vec<Vec<u8>>,
+    /// Whether the lower layers have a directory here with the same attributes.
+    same: bool,
+    path_len: usize,
+}
+
+/// A directory and what was done in it.
+struct Marks {
+    dir: OwnedFd,
+    touched: bool,
+    kept: bool,
+}
+
 impl Normalise<'_> {
     /// Reduces `dir`, whose state below the change is `lower`; `whole`: `dir` is all that there is, so a name
-    /// that is missing was removed. Returns whether anything is left.
-    pub fn reduce(&self, dir: &OwnedFd, lower: &Merged, whole: bool) -> Result<bool, SnapshotError> {
-        self.level(dir, lower, whole, &mut Vec::new(), 0)
-    }
-
-    fn level(&self, dir: &OwnedFd, lower: &Merged, whole: bool, at: &mut Vec<u8>, depth: usize) -> Result<bool, SnapshotError> {
-        if depth > MAX_DEPTH {
-            return Err(SnapshotError::TooDeep { path: printable(at) });
-        }
-        let io = |e: Errno, at: &[u8]| PathError::io("reducing", at, e);
-        let mtime = Meta::from(&rustix::fs::fstat(dir).map_err(|e| io(e, at))?).mtime;
-        let opaque = overlay::is_opaque(dir).map_err(|e| io(e, at))?;
-        let whole = whole || opaque;
-        let mut level = Level { dir, lower, touched: false, kept: false };
-        let mut names = BTreeSet::new();
-        for entry in path::read_dir(dir)? {
-            let name = entry.name.into_bytes();
-            let len = at.len();
-            if len > 0 {
-                at.push(b'/');
-            }
-            at.extend_from_slice(&name);
-            self.entry(&mut level, &name, whole, at, depth)?;
-            at.truncate(len);
-            names.insert(name);
-        }
-        if whole && !lower.is_nothing() {
-            for gone in lower.names()?.difference(&names) {
-                level.whiteout(gone).map_err(|e| io(e, gone))?;
-            }
-        }
-        if opaque {
-            overlay::clear_opaque(dir).map_err(|e| io(e, at))?;
-        }
-        if level.touched {
-            path::set_times(dir, mtime).map_err(|e| io(e, at))?;
-        }
-        Ok(level.kept)
-    }
-
-    fn entry(&self, level: &mut Level<'_>, name: &[u8], whole: bool, at: &mut Vec<u8>, depth: usize) -> Result<(), SnapshotError> {
-        if name.starts_with(b".wh.") {
-            return Err(SnapshotError::ReservedName { path: printable(at) });
-        }
-        let io = |e: Errno, at: &[u8]| PathError::io("reducing", at, e);
-        let (meta, xattrs) = path::inspect(level.dir, name).map_err(|e| io(e, at))?;
-        let below = level.lower.find(name).map_err(|e| io(e, at))?;
-        if overlay::is_whiteout(&meta) {
-            if below.is_some() {
-                level.kept = true;
-            } else {
-                level.unlink(name, AtFlags::empty()).map_err(|e| io(e, at))?;
-            }
-            return Ok(());
-        }
-        match meta.kind {
-            FileKind::Socket => {
-                level.unlink(name, AtFlags::empty()).map_err(|e| io(e, at))?;
-                if below.is_some() {
-                    level.whiteout(name).map_err(|e| io(e, at))?;
+    /// that is missing was removed.
+    pub fn reduce(&self, dir: OwnedFd, lower: Merged, whole: bool) -> Result<(), SnapshotError> {
+        let mut at = Vec::new();
+        let mut stack = vec![Frame::open(dir, lower, whole, true, &at)?];
+        while let Some(frame) = stack.last_mut() {
+            at.truncate(frame.path_len);
+            if let Some(name) = frame.pending.pop() {
+                if !at.is_empty() {
+                    at.push(b'/');
                 }
-            }
-            FileKind::Directory => {
-                let lower = level.lower.child(name).map_err(|e| io(e, at))?;
-                let child = open_dir(level.dir.as_fd(), name).map_err(|e| io(e, at))?;
-                let changed = self.level(&child, &lower, whole, at, depth + 1)?;
-                let same = below.is_some_and(|b| b.meta.kind == FileKind::Directory && same_attributes(&meta, &xattrs, &b));
-                if changed || !same {
-                    level.kept = true;
-                } else {
-                    level.unlink(name, AtFlags::REMOVEDIR).map_err(|e| io(e, at))?;
+                at.extend_from_slice(&name);
+                let child = self.entry(frame, &name, &at)?;
+                stack.extend(child);
+                if stack.len() > MAX_DEPTH {
+                    return Err(SnapshotError::TooDeep { path: printable(&at) });
                 }
+                continue;
             }
-            _ => {
-                let same = match &below {
-                    Some(below) => self.same_file(level.dir, name, at, &meta, &xattrs, below)?,
-                    None => false,
-                };
-                if same {
-                    level.unlink(name, AtFlags::empty()).map_err(|e| io(e, at))?;
+            let done = stack.pop().expect("the loop's condition saw it");
+            let left = done.close(&at)?;
+            if let Some(above) = stack.last_mut() {
+                let (_, name) = path::split(&at).unwrap_or_default();
+                if left {
+                    above.marks.kept = true;
                 } else {
-                    level.kept = true;
+                    above.marks.unlink(name, AtFlags::REMOVEDIR).map_err(|e| io(e, &at))?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Reduces one entry, but for a directory, which is returned.
+    fn entry(&self, frame: &mut Frame, name: &[u8], at: &[u8]) -> Result<Option<Frame>, SnapshotError> {
+        if name.starts_with(b".wh.") {
+            return Err(SnapshotError::ReservedName { path: printable(at) });
+        }
+        let Frame { marks, lower, whole, .. } = frame;
+        let (meta, xattrs) = path::inspect(&marks.dir, name).map_err(|e| io(e, at))?;
+        let below = lower.find(name).map_err(|e| io(e, at))?;
+        if meta.kind == FileKind::Directory {
+            let same = below.is_some_and(|b| b.meta.kind == FileKind::Directory && same_attributes(&meta, &xattrs, &b));
+            let child = open_dir(marks.dir.as_fd(), name).map_err(|e| io(e, at))?;
+            let child_lower = lower.child(name).map_err(|e| io(e, at))?;
+            return Frame::open(child, child_lower, *whole, same, at).map(Some);
+        }
+        let keep = match (&below, meta.kind) {
+            (_, FileKind::Socket) => false,
+            _ if overlay::is_whiteout(&meta) => below.is_some(),
+            (Some(below), _) => !self.same_file(&marks.dir, name, at, &meta, &xattrs, below)?,
+            (None, _) => true,
+        };
+        if keep {
+            marks.kept = true;
+            return Ok(None);
+        }
+        marks.unlink(name, AtFlags::empty()).map_err(|e| io(e, at))?;
+        if meta.kind == FileKind::Socket && below.is_some() {
+            marks.whiteout(name).map_err(|e| io(e, at))?;
+        }
+        Ok(None)
     }
 
     fn same_file(
@@ -164,24 +161,47 @@ impl Normalise<'_> {
     }
 }
 
-/// One directory while it is reduced.
-struct Level<'a> {
-    dir: &'a OwnedFd,
-    lower: &'a Merged,
-    touched: bool,
-    kept: bool,
+impl Frame {
+    fn open(dir: OwnedFd, lower: Merged, whole: bool, same: bool, at: &[u8]) -> Result<Self, SnapshotError> {
+        let mtime = Meta::from(&rustix::fs::fstat(&dir).map_err(|e| io(e, at))?).mtime;
+        let opaque = overlay::is_opaque(&dir).map_err(|e| io(e, at))?;
+        let names: BTreeSet<Vec<u8>> = path::read_dir(&dir)?.into_iter().map(|e| e.name.into_bytes()).collect();
+        let pending = names.iter().rev().cloned().collect();
+        let marks = Marks { dir, touched: false, kept: false };
+        Ok(Self { marks, lower, whole: whole || opaque, opaque, mtime, names, pending, same, path_len: at.len() })
+    }
+
+    /// Ends a directory whose entries are reduced; returns whether it belongs to the change.
+    fn close(mut self, at: &[u8]) -> Result<bool, SnapshotError> {
+        if self.whole && !self.lower.is_nothing() {
+            for gone in self.lower.names()?.difference(&self.names) {
+                self.marks.whiteout(gone).map_err(|e| io(e, at))?;
+            }
+        }
+        if self.opaque {
+            overlay::clear_opaque(&self.marks.dir).map_err(|e| io(e, at))?;
+        }
+        if self.marks.touched {
+            path::set_times(&self.marks.dir, self.mtime).map_err(|e| io(e, at))?;
+        }
+        Ok(self.marks.kept || !self.same)
+    }
 }
 
-impl Level<'_> {
+impl Marks {
     fn unlink(&mut self, name: &[u8], flags: AtFlags) -> rustix::io::Result<()> {
         self.touched = true;
-        rustix::fs::unlinkat(self.dir, name, flags)
+        rustix::fs::unlinkat(&self.dir, name, flags)
     }
 
     fn whiteout(&mut self, name: &[u8]) -> rustix::io::Result<()> {
         (self.touched, self.kept) = (true, true);
-        overlay::make_whiteout(self.dir, name)
+        overlay::make_whiteout(&self.dir, name)
     }
+}
+
+fn io(e: Errno, at: &[u8]) -> PathError {
+    PathError::io("reducing", at, e)
 }
 
 fn open_dir(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {

@@ -42,13 +42,16 @@ pub(super) fn descend(from: &dyn Fetch, top: Descriptor, bytes: Option<Vec<u8>>,
         };
         verify(from, "the document", &at, &text)?;
         let announced = (!at.media_type.is_empty()).then_some(at.media_type.as_str());
-        let document = Document::parse(&text, announced)
-            .map_err(|source| SourceError::Document { origin: from.origin(), digest: at.digest, source })?;
+        let document = Document::parse(&text, announced).map_err(|source| SourceError::Document {
+            origin: from.origin(),
+            digest: at.digest,
+            source,
+        })?;
         match document {
             Document::Manifest(manifest) => return finish(from, manifest, text, at.digest),
             Document::Index(index) => {
                 let chosen = select::select(&index, platform);
-                at = chosen.map_err(|source| SourceError::Platform { origin: from.origin(), source })?.clone();
+                at = chosen.map_err(|source| SourceError::Platform { origin: from.origin(), source: Box::new(source) })?.clone();
             }
         }
     }

@@ -33,7 +33,7 @@ pub enum SourceError {
     #[error("{origin}: the document {digest} can't be used")]
     Document { origin: String, digest: Digest, source: ManifestError },
     #[error("{origin}")]
-    Platform { origin: String, source: NoPlatform },
+    Platform { origin: String, source: Box<NoPlatform> },
     #[error("{origin}: its indexes are nested more than {limit} deep")]
     TooDeep { origin: String, limit: usize },
     #[error("{origin}: {what} {digest} is missing")]

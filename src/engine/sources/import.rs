@@ -83,7 +83,8 @@ impl Sources<'_> {
 
 fn config(request: &ImportRequest, run: RunConfig, diff_id: DiffId, now_secs: i64) -> ImageConfig {
     let created = jiff::Timestamp::from_second(now_secs).ok().map(|t| t.to_string());
-    let history = History { created: created.clone(), comment: request.message.clone(), created_by: "ply import".into(), ..History::default() };
+    let history =
+        History { created: created.clone(), comment: request.message.clone(), created_by: "ply import".into(), ..History::default() };
     ImageConfig {
         created,
         architecture: request.platform.architecture.clone(),

@@ -98,7 +98,7 @@ impl Read for Watched<'_> {
 }
 
 /// Does `work` for all items with at most `parallel` threads; after the first failure nothing new is begun.
-pub(super) fn side_by_side<T: Sync, E: Send>(
+pub(in crate::engine) fn side_by_side<T: Sync, E: Send>(
     items: &[T],
     parallel: usize,
     work: &(dyn Fn(&T) -> Result<(), E> + Sync),

@@ -77,13 +77,7 @@ impl Sources<'_> {
         outcome
     }
 
-    fn unpack_blob(
-        &self,
-        layer: &ResolvedLayer,
-        blob: &BlobRef,
-        below: Below<'_>,
-        ownership: Ownership,
-    ) -> Result<PathBuf, SourceError> {
+    fn unpack_blob(&self, layer: &ResolvedLayer, blob: &BlobRef, below: Below<'_>, ownership: Ownership) -> Result<PathBuf, SourceError> {
         let diff_id = layer.diff_id;
         let failed = |source| SourceError::Unpack { diff_id, source };
         let staging = self.store.stage()?;

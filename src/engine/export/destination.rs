@@ -1,0 +1,110 @@
+//! Where an archive goes: a file that appears whole or not at all, a device or pipe, standard output.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::ExportError;
+use crate::engine::request::Destination;
+
+/// An archive that is being written.
+pub(super) enum Sink<'a> {
+    Temporary {
+        file: io::BufWriter<tempfile::NamedTempFile>,
+        path: PathBuf,
+    },
+    /// Not a regular file: nothing to rename.
+    Direct {
+        file: File,
+        path: PathBuf,
+    },
+    Stdout(&'a mut dyn Write),
+}
+
+const BUFFER_BYTES: usize = 1 << 20;
+
+impl<'a> Sink<'a> {
+    pub(super) fn open(destination: &Destination, stdout: &'a mut dyn Write) -> Result<Self, ExportError> {
+        let path = match destination {
+            Destination::Stdout => return Ok(Self::Stdout(stdout)),
+            Destination::Path(path) => path,
+        };
+        let failed = |source| ExportError::Write { dest: path.display().to_string(), source };
+        match std::fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => return Err(ExportError::IsDirectory { path: path.clone() }),
+            Ok(meta) if !meta.is_file() => {
+                let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
+                return Ok(Self::Direct { file, path: path.clone() });
+            }
+            _ => {}
+        }
+        // A link to a file is written through: the file is replaced, the link stays.
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // The umask applies to 0666 as for any file that a program makes.
+        let temp = tempfile::Builder::new().prefix(".ply-").permissions(Permissions::from_mode(0o666)).tempfile_in(parent);
+        let file = io::BufWriter::with_capacity(BUFFER_BYTES, temp.map_err(failed)?);
+        Ok(Self::Temporary { file, path })
+    }
+
+    /// For messages.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Temporary { path, .. } | Self::Direct { path, .. } => path.display().to_string(),
+            Self::Stdout(_) => "standard output".into(),
+        }
+    }
+
+    pub(super) fn writer(&mut self) -> &mut dyn Write {
+        match self {
+            Self::Temporary { file, .. } => file,
+            Self::Direct { file, .. } => file,
+            Self::Stdout(out) => out,
+        }
+    }
+
+    /// Puts the whole file in place. A sink that is dropped instead leaves nothing.
+    pub(super) fn finish(mut self) -> Result<(), ExportError> {
+        let dest = self.name();
+        let failed = |source| ExportError::Write { dest: dest.clone(), source };
+        self.writer().flush().map_err(failed)?;
+        if let Self::Temporary { file, path } = self {
+            let temp = file.into_inner().map_err(|e| failed(e.into_error()))?;
+            temp.persist(&path).map_err(|e| failed(e.error))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_appears_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.tar");
+        let to = Destination::Path(path.clone());
+        let mut nowhere = io::sink();
+        let mut sink = Sink::open(&to, &mut nowhere).unwrap();
+        sink.writer().write_all(b"half").unwrap();
+        drop(sink);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        for text in ["one", "two"] {
+            let mut sink = Sink::open(&to, &mut nowhere).unwrap();
+            sink.writer().write_all(text.as_bytes()).unwrap();
+            sink.finish().unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let mut sink = Sink::open(&Destination::Path(link.clone()), &mut nowhere).unwrap();
+        sink.writer().write_all(b"three").unwrap();
+        sink.finish().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "three");
+        assert!(link.is_symlink());
+        let here = Destination::Path(dir.path().into());
+        assert!(matches!(Sink::open(&here, &mut nowhere), Err(ExportError::IsDirectory { .. })));
+    }
+}

@@ -1,0 +1,246 @@
+//! `type=oci` and `type=docker`: an OCI layout as an archive or a directory.
+//!
+//! A Docker archive is the same layout with a `manifest.json` beside `index.json`, as Docker 25 and BuildKit write
+//! it; Docker 20.10 and podman read the former. Entries are sorted by name and have no times, so the archive's
+//! bytes follow from the image alone.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use super::destination::Sink;
+use super::{ExportError, Exported, Exporter, FinishedImage, pack};
+use crate::digest::Digest;
+use crate::engine::request::{ArchiveOutput, Compression, Destination};
+use crate::engine::sources::{BlobRef, open_blob};
+use crate::fsio::{self, Durability};
+use crate::image::archive as docker;
+use crate::image::layout as documents;
+use crate::image::manifest::{Descriptor, Index, Manifest, media};
+use crate::image::reference::Reference;
+
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// One file of the layout.
+enum Content<'a> {
+    Bytes(&'a [u8]),
+    Blob(&'a BlobRef),
+}
+
+/// An image with all its documents.
+struct Packed {
+    exported: Exported,
+    blobs: Vec<BlobRef>,
+}
+
+impl Exporter<'_> {
+    /// Makes the manifest, and the blobs that it names, without writing an archive.
+    pub fn describe(&self, image: &FinishedImage, compression: Compression) -> Result<Exported, ExportError> {
+        self.packed(image, compression, image.names.clone()).map(|p| p.exported)
+    }
+
+    /// Writes an OCI archive, or a layout directory (`tar=false`) which may hold other images already.
+    pub fn oci(&self, image: &FinishedImage, output: &ArchiveOutput, stdout: &mut dyn Write) -> Result<Exported, ExportError> {
+        let packed = self.packed(image, output.compression, all_names(image, output))?;
+        match (&output.dest, output.directory) {
+            (Destination::Path(path), true) => self.write_directory(&packed, image, path)?,
+            _ => self.write_archive(&packed, image, output, None, stdout)?,
+        }
+        Ok(packed.exported)
+    }
+
+    /// Writes an archive for `docker load`.
+    pub fn docker(&self, image: &FinishedImage, output: &ArchiveOutput, stdout: &mut dyn Write) -> Result<Exported, ExportError> {
+        let packed = self.packed(image, output.compression, all_names(image, output))?;
+        let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
+        let entry = docker::Entry {
+            config: path(&packed.exported.config),
+            // Docker's own spelling: `app:latest`, not `docker.io/library/app:latest`.
+            repo_tags: packed.exported.names.iter().map(|n| Reference::parse(n).map_or_else(|_| n.clone(), |r| r.familiar())).collect(),
+            layers: packed.blobs.iter().map(|b| path(&b.descriptor.digest)).collect(),
+        };
+        self.write_archive(&packed, image, output, Some(&docker::manifest_json(&entry)), stdout)?;
+        Ok(packed.exported)
+    }
+
+    fn packed(&self, image: &FinishedImage, compression: Compression, names: Vec<String>) -> Result<Packed, ExportError> {
+        let blobs = pack::pack_all(self, image, compression)?;
+        let config = Descriptor::of(media::OCI_CONFIG, &image.config);
+        let manifest = Manifest {
+            media_type: media::OCI_MANIFEST.into(),
+            config: config.clone(),
+            layers: blobs.iter().map(|b| b.descriptor.clone()).collect(),
+        };
+        let manifest_bytes = manifest.to_json();
+        let mut descriptor = Descriptor::of(media::OCI_MANIFEST, &manifest_bytes);
+        descriptor.platform = Some(image.platform.clone());
+        Ok(Packed { exported: Exported { manifest: descriptor, manifest_bytes, config: config.digest, names }, blobs })
+    }
+
+    fn write_archive(
+        &self,
+        packed: &Packed,
+        image: &FinishedImage,
+        output: &ArchiveOutput,
+        manifest_json: Option<&[u8]>,
+        stdout: &mut dyn Write,
+    ) -> Result<(), ExportError> {
+        let index = documents::index_json(&packed.exported.manifest, &packed.exported.names);
+        let mut files = files_of(packed, image);
+        files.push(("index.json".into(), Content::Bytes(&index)));
+        files.push(("oci-layout".into(), Content::Bytes(documents::LAYOUT_TEXT.as_bytes())));
+        if let Some(text) = manifest_json {
+            files.push(("manifest.json".into(), Content::Bytes(text)));
+        }
+        files.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut sink = Sink::open(&output.dest, stdout)?;
+        let dest = sink.name();
+        let task = self.progress.begin(format!("write {dest}"));
+        let written = self.write_entries(&files, sink.writer(), &dest, task);
+        self.progress.end(task);
+        written?;
+        sink.finish()
+    }
+
+    fn write_entries(&self, files: &[(String, Content<'_>)], out: &mut dyn Write, dest: &str, task: usize) -> Result<(), ExportError> {
+        let failed = |source| ExportError::Write { dest: dest.into(), source };
+        let total: u64 = files.iter().map(|(_, c)| c.size()).sum();
+        let mut done = 0;
+        for dir in ["blobs/", "blobs/sha256/"] {
+            out.write_all(header(dir, 0, tar::EntryType::Directory, 0o755).as_bytes()).map_err(failed)?;
+        }
+        for (name, content) in files {
+            let size = content.size();
+            out.write_all(header(name, size, tar::EntryType::Regular, 0o644).as_bytes()).map_err(failed)?;
+            self.copy(content, dest, &mut |chunk| {
+                out.write_all(chunk)?;
+                done += chunk.len() as u64;
+                self.progress.advance(task, done, Some(total));
+                Ok(())
+            })?;
+            let padding = (512 - size % 512) % 512;
+            out.write_all(&[0; 512][..usize::try_from(padding).expect("less than a block")]).map_err(failed)?;
+        }
+        out.write_all(&[0; 1024]).map_err(failed)
+    }
+
+    /// Reads a file's content through; the end of a blob is reached only when it is the right one.
+    fn copy(&self, content: &Content<'_>, dest: &str, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), ExportError> {
+        let failed = |source| ExportError::Write { dest: dest.into(), source };
+        let blob = match content {
+            Content::Bytes(bytes) => return take(bytes).map_err(failed),
+            Content::Blob(blob) => blob,
+        };
+        let digest = blob.descriptor.digest;
+        let unreadable = |source| ExportError::Blob { digest, source };
+        let mut reader = open_blob(self.store, blob).map_err(|e| unreadable(Box::new(e)))?;
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            match reader.read(&mut chunk) {
+                Ok(0) => return Ok(()),
+                Ok(n) => take(&chunk[..n]).map_err(failed)?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(ExportError::BlobRead { digest, source }),
+            }
+        }
+    }
+
+    fn write_directory(&self, packed: &Packed, image: &FinishedImage, path: &Path) -> Result<(), ExportError> {
+        let failed = |source| ExportError::Write { dest: path.display().to_string(), source };
+        if path.exists() && !path.is_dir() {
+            return Err(ExportError::NotDirectory { path: path.into() });
+        }
+        let blobs = path.join("blobs/sha256");
+        std::fs::create_dir_all(&blobs).map_err(failed)?;
+        for (name, content) in files_of(packed, image) {
+            let file = path.join(name);
+            if std::fs::metadata(&file).is_ok_and(|m| m.is_file() && m.len() == content.size()) {
+                continue;
+            }
+            let dest = Destination::Path(file);
+            let mut nowhere = io::sink();
+            let mut sink = Sink::open(&dest, &mut nowhere)?;
+            let (name, out) = (sink.name(), sink.writer());
+            self.copy(&content, &name, &mut |chunk| out.write_all(chunk))?;
+            sink.finish()?;
+        }
+        let index = merged_index(path, packed)?;
+        for (name, text) in [("oci-layout", documents::LAYOUT_TEXT.as_bytes()), ("index.json", &index)] {
+            fsio::write_atomic(&path.join(name), text, 0o644, Durability::Lazy).map_err(|e| failed(io::Error::other(e)))?;
+        }
+        Ok(())
+    }
+}
+
+fn all_names(image: &FinishedImage, output: &ArchiveOutput) -> Vec<String> {
+    let mut names = image.names.clone();
+    for name in &output.names {
+        // What is no reference was refused before; here it is kept as it is.
+        let name = Reference::parse(name).map_or_else(|_| name.clone(), |r| r.tagged().to_string());
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The blobs, each once.
+fn files_of<'a>(packed: &'a Packed, image: &'a FinishedImage) -> Vec<(String, Content<'a>)> {
+    let name = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
+    let mut files = vec![
+        (name(&packed.exported.manifest.digest), Content::Bytes(&packed.exported.manifest_bytes)),
+        (name(&packed.exported.config), Content::Bytes(&image.config)),
+    ];
+    for blob in &packed.blobs {
+        let name = name(&blob.descriptor.digest);
+        if files.iter().all(|(n, _)| *n != name) {
+            files.push((name, Content::Blob(blob)));
+        }
+    }
+    files
+}
+
+/// Returns `index.json` with this image added to what the directory holds; entries of the same names are replaced.
+fn merged_index(path: &Path, packed: &Packed) -> Result<Vec<u8>, ExportError> {
+    let new = documents::index_json(&packed.exported.manifest, &packed.exported.names);
+    let failed = |source| ExportError::Index { path: path.into(), source };
+    let old = match std::fs::read(path.join("index.json")) {
+        Ok(text) => documents::parse_index(&text).map_err(failed)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(new),
+        Err(source) => return Err(ExportError::Write { dest: path.display().to_string(), source }),
+    };
+    let added = documents::parse_index(&new).map_err(failed)?.manifests;
+    let replaced = |d: &Descriptor| {
+        let same_names = |a: &Descriptor| a.annotations == d.annotations && (!a.annotations.is_empty() || a.digest == d.digest);
+        added.iter().any(same_names)
+    };
+    let mut manifests: Vec<Descriptor> = old.manifests.into_iter().filter(|d| !replaced(d)).collect();
+    manifests.extend(added.iter().cloned());
+    Ok(Index { media_type: media::OCI_INDEX.into(), manifests }.to_json())
+}
+
+impl Content<'_> {
+    fn size(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Blob(blob) => blob.descriptor.size,
+        }
+    }
+}
+
+/// A ustar header without owner and time; the names here are short, the size may take the base-256 form.
+fn header(name: &str, size: u64, kind: tar::EntryType, mode: u32) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_path(name).expect("a layout's names fit a ustar header");
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(size);
+    header.set_cksum();
+    header
+}
+
+#[cfg(test)]
+#[path = "layout_tests.rs"]
+mod tests;

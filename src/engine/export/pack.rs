@@ -1,0 +1,190 @@
+//! A layer's blob as an export wants it: the one that is there, or a new one that is kept in the store.
+//!
+//! What a base image brought stays as it is. A layer of ours is compressed once; the store remembers the blob by
+//! its diff ID and the parameters, so the next export of any image with it only copies. While a layer is
+//! compressed its tar is hashed: a directory that changed behind our back is an error and never an image whose
+//! diff IDs lie.
+
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{ExportError, Exporter, FinishedImage, FinishedLayer, GZIP_LEVEL, LayerSource, ZSTD_LEVEL};
+use crate::digest::{DiffId, Digest};
+use crate::engine::request::Compression;
+use crate::engine::sources::{BlobPlace, BlobRef, open_blob};
+use crate::image::manifest::{Descriptor, LayerPacking, media};
+use crate::layer::{self, LayerError, Limits, compress};
+use crate::path::Root;
+use crate::snapshot::diff;
+use crate::store::LayerBlob;
+
+/// How many layers are packed at once; the compression of each uses all processors besides.
+const PARALLEL: usize = 2;
+
+/// Finds or makes the blobs of all layers, in order; their media types are OCI's.
+pub(super) fn pack_all(exporter: &Exporter<'_>, image: &FinishedImage, wanted: Compression) -> Result<Vec<BlobRef>, ExportError> {
+    let places: Vec<_> = image.layers.iter().map(|layer| (layer, std::sync::OnceLock::new())).collect();
+    crate::engine::sources::side_by_side(&places, PARALLEL, &|(layer, place)| {
+        let blob = pack(exporter, layer, wanted)?;
+        // Each place is set once.
+        let _ = place.set(blob);
+        Ok::<(), ExportError>(())
+    })?;
+    Ok(places.into_iter().map(|(_, place)| place.into_inner().expect("all layers were packed")).collect())
+}
+
+fn pack(exporter: &Exporter<'_>, layer: &FinishedLayer, wanted: Compression) -> Result<BlobRef, ExportError> {
+    if let LayerSource::Blob(blob) = &layer.source {
+        let fits = blob.descriptor.layer_packing() == Some(packing(wanted));
+        if blob.original || fits {
+            return Ok(BlobRef { descriptor: as_oci(&blob.descriptor), ..blob.clone() });
+        }
+    }
+    let label = label(wanted);
+    for known in exporter.store.layer_blobs(&layer.diff_id)? {
+        if known.compression == label && exporter.store.has_blob(&known.digest)? {
+            return Ok(kept(&known.digest, known.size_bytes, wanted));
+        }
+    }
+    let task = exporter.progress.begin(format!("compress layer {}", &layer.diff_id.hex()[..12]));
+    let made = make(exporter, layer, wanted);
+    exporter.progress.end(task);
+    let (digest, size_bytes) = made?;
+    let blob = LayerBlob { digest, size_bytes, media_type: media_type(wanted).into(), compression: label };
+    exporter.store.put_layer_blob(&layer.diff_id, blob)?;
+    Ok(kept(&digest, size_bytes, wanted))
+}
+
+fn kept(digest: &Digest, size: u64, wanted: Compression) -> BlobRef {
+    BlobRef { descriptor: Descriptor::new(media_type(wanted), *digest, size), place: BlobPlace::Store, original: false }
+}
+
+/// The parameters that decide the bytes.
+fn label(wanted: Compression) -> String {
+    match wanted {
+        Compression::Uncompressed => "none".into(),
+        Compression::Gzip => format!("gzip-{GZIP_LEVEL}"),
+        Compression::Zstd => format!("zstd-{ZSTD_LEVEL}"),
+    }
+}
+
+fn packing(wanted: Compression) -> LayerPacking {
+    match wanted {
+        Compression::Uncompressed => LayerPacking::Plain,
+        Compression::Gzip => LayerPacking::Gzip,
+        Compression::Zstd => LayerPacking::Zstd,
+    }
+}
+
+fn media_type(wanted: Compression) -> &'static str {
+    of_packing(packing(wanted))
+}
+
+fn of_packing(packing: LayerPacking) -> &'static str {
+    match packing {
+        LayerPacking::Plain => media::OCI_LAYER,
+        LayerPacking::Gzip => media::OCI_LAYER_GZIP,
+        LayerPacking::Zstd => media::OCI_LAYER_ZSTD,
+    }
+}
+
+/// The same bytes under OCI's name: an OCI manifest must not hold Docker's media types.
+fn as_oci(descriptor: &Descriptor) -> Descriptor {
+    let packing = descriptor.layer_packing().unwrap_or(LayerPacking::Plain);
+    Descriptor::new(of_packing(packing), descriptor.digest, descriptor.size)
+}
+
+/// Compresses into the store: one thread reads, hashes and compresses, this one stores.
+fn make(exporter: &Exporter<'_>, layer: &FinishedLayer, wanted: Compression) -> Result<(Digest, u64), ExportError> {
+    let diff_id = layer.diff_id;
+    let compressing = |source| ExportError::Compress { diff_id, source };
+    let (reader, writer) = io::pipe().map_err(compressing)?;
+    let complete = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let complete = &complete;
+        let producer = scope.spawn(move || {
+            let outcome = compress_to(exporter, layer, wanted, writer, complete);
+            outcome.map_err(|e| (e, complete.load(Ordering::SeqCst)))
+        });
+        let stored = exporter.store.put_blob(&mut Whole { reader, complete }, None);
+        match producer.join().map_err(|_| compressing(io::Error::other("the compressing thread panicked")))? {
+            Ok(()) => Ok(stored?),
+            // The store's own failure closes the pipe, and the producer then fails as its consequence.
+            Err((ExportError::Compress { source, .. }, _)) if source.kind() == io::ErrorKind::BrokenPipe => Err(match stored {
+                Err(e) => e.into(),
+                Ok(_) => compressing(source),
+            }),
+            Err((e, _)) => Err(e),
+        }
+    })
+}
+
+/// Reads the pipe, and fails at its end when the producer gave up: half a blob must not be stored.
+struct Whole<'a> {
+    reader: io::PipeReader,
+    complete: &'a AtomicBool,
+}
+
+impl Read for Whole<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.reader.read(buffer)? {
+            0 if !buffer.is_empty() && !self.complete.load(Ordering::SeqCst) => Err(io::Error::other("the layer could not be read")),
+            n => Ok(n),
+        }
+    }
+}
+
+fn compress_to(
+    exporter: &Exporter<'_>,
+    layer: &FinishedLayer,
+    wanted: Compression,
+    out: io::PipeWriter,
+    complete: &AtomicBool,
+) -> Result<(), ExportError> {
+    let failed = |source| ExportError::Compress { diff_id: layer.diff_id, source };
+    // The pipe is closed by dropping `out`, after `complete` is set.
+    let mut out = io::BufWriter::with_capacity(256 << 10, out);
+    match wanted {
+        Compression::Uncompressed => tar_to(exporter, layer, &mut out)?,
+        Compression::Gzip => {
+            let mut gzip = compress::gzip(&mut out, GZIP_LEVEL);
+            tar_to(exporter, layer, &mut gzip)?;
+            gzip.finish().map_err(failed)?;
+        }
+        Compression::Zstd => {
+            let mut zstd = compress::zstd(&mut out, ZSTD_LEVEL).map_err(failed)?;
+            tar_to(exporter, layer, &mut zstd)?;
+            zstd.finish().map_err(failed)?;
+        }
+    }
+    out.flush().map_err(failed)?;
+    complete.store(true, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Writes the layer's tar, and fails unless it has the layer's diff ID.
+fn tar_to(exporter: &Exporter<'_>, layer: &FinishedLayer, out: &mut dyn Write) -> Result<(), ExportError> {
+    let diff_id = layer.diff_id;
+    let broken = |source| ExportError::Compress { diff_id, source };
+    let mut hashing = compress::HashingWriter::new(out);
+    match &layer.source {
+        LayerSource::Directory { path, clamp_epoch } => {
+            let failed = |source| match source {
+                LayerError::Write { source } => ExportError::Compress { diff_id, source },
+                source => ExportError::Layer { diff_id, source },
+            };
+            let root = Root::open(path).map_err(|e| failed(e.into()))?.into_fd();
+            let changes = diff::changes(&root).map_err(|e| failed(e.into()))?;
+            layer::write_tar(&changes, &root, *clamp_epoch, &mut hashing).map_err(failed)?;
+        }
+        LayerSource::Blob(blob) => {
+            let failed = |source| ExportError::LayerSource { diff_id, source: Box::new(source) };
+            let reader = open_blob(exporter.store, blob).map_err(failed)?;
+            let (_, mut tar) = layer::decompress(reader, Limits::default().max_bytes).map_err(broken)?;
+            io::copy(&mut tar, &mut hashing).map_err(broken)?;
+        }
+    }
+    let (_, tar) = hashing.finish().map_err(broken)?;
+    let found = DiffId::from_bytes(*tar.digest.as_bytes());
+    if found == diff_id { Ok(()) } else { Err(ExportError::DiffId { diff_id, found }) }
+}
