@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::layer::LayerError;
 use crate::path::{PathError, printable};
 
 use super::resolve::ResolveError;
@@ -103,7 +104,7 @@ pub enum ContextError {
         /// What archive.
         archive: String,
         /// Why.
-        source: super::unpack::UnpackError,
+        source: LayerError,
     },
 }
 

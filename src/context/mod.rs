@@ -9,12 +9,10 @@
 //! | `hash`, `stat_cache` | digests of files, remembered between builds |
 //! | `resolve` | paths in a hostile tree, missing ends allowed |
 //! | `ignore` | the language of `.dockerignore` |
-//! | `archive`, `unpack` | tars known by content, and unpacking them confined |
 //!
 //! Nothing here runs or writes a build step. A context is read through one directory descriptor; a link that
 //! leads out of it leads nowhere. The ignore rules are applied in one place, `walk`, for COPY, ADD and mounts.
 
-pub mod archive;
 mod error;
 mod hash;
 pub mod ignore;
@@ -23,7 +21,6 @@ mod select;
 mod selection;
 pub mod stat_cache;
 mod tree;
-pub mod unpack;
 mod walk;
 
 use std::fs::File;
@@ -35,6 +32,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::layer::{ExtractOptions, LayerError, Limits, decompress, extract};
 use crate::path::{Ownership, Root, printable};
 
 pub use error::{ContextError, IgnoredBy, SelectError};
@@ -87,22 +85,16 @@ impl Context {
     /// Unpacks a tar, packed in whatever way, into `staging`, an empty directory that stays the caller's.
     ///
     /// Owners in the archive don't matter: they count as 0:0.
-    pub fn from_tar(input: impl Read, staging: &Path, name: impl Into<String>) -> Result<Self, ContextError> {
+    pub fn from_tar(input: impl Read + Send, staging: &Path, name: impl Into<String>) -> Result<Self, ContextError> {
         let name = name.into();
         let fail = |source| ContextError::Unpack { archive: name.clone(), source };
-        let mut input = input;
-        let mut start = Vec::new();
-        input.by_ref().take(6).read_to_end(&mut start).map_err(|e| fail(unpack::UnpackError::Read(e)))?;
-        let packing = archive::Packing::of(&start);
-        let plain = packing.unpack(start.as_slice().chain(input)).map_err(|e| fail(unpack::UnpackError::Read(e)))?;
         let root = open_root(staging)?;
         let clone = root.try_clone().map_err(|e| ContextError::Io { action: "opening", path: staging.display().to_string(), source: e })?;
-        // Everything belongs to us: nothing can be refused for want of ids, and contexts' owners count as 0:0.
-        let how = unpack::Unpacking {
-            owner: Some((rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())),
-            ownership: Ownership::Real,
-        };
-        unpack::unpack(plain, &Root::from_fd(clone), b"", how).map_err(fail)?;
+        let limits = Limits::default();
+        let (_, plain) = decompress(input, limits.max_bytes).map_err(|source| fail(LayerError::Read { source }))?;
+        let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let options = ExtractOptions { owner: Some(me), ownership: Ownership::Real, limits };
+        extract(plain, &Root::from_fd(clone), b"", &options).map_err(fail)?;
         Ok(Self { root: Arc::new(root), host: None, name, ignoring: Arc::default() })
     }
 

@@ -103,8 +103,16 @@ impl Selection {
     }
 }
 
+impl SelectedSource {
+    /// Returns the digest of what this source alone led to, as [`Selection::digest`] is of all.
+    pub fn content(&self) -> ContentDigest {
+        digest(std::slice::from_ref(self))
+    }
+}
+
 impl Entry {
-    fn fact(&self, base: &[u8]) -> FileFact {
+    /// Returns what decides this entry; `base` is the source's path.
+    pub fn fact(&self, base: &[u8]) -> FileFact {
         let mut h = blake3::Hasher::new();
         self.hash_content(&mut h);
         let path = super::resolve::join([base, &self.path].into_iter().filter(|p| !p.is_empty()));

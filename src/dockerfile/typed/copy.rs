@@ -1,5 +1,7 @@
 //! COPY and ADD.
 
+use std::collections::HashMap;
+
 use super::Reader;
 use super::flags::{self, Flags, Takes};
 use crate::dockerfile::heredoc;
@@ -48,25 +50,23 @@ impl Reader<'_, '_> {
                 format!("{name} cannot take the heredoc `{}` as its destination", dest.value),
             ));
         }
-        let sources = words.into_iter().map(|word| source(word, &heredocs)).collect();
+        // Of two heredocs with one name the last body counts for both.
+        let bodies: HashMap<&str, &Heredoc> = heredocs.iter().map(|heredoc| (heredoc.name.as_str(), heredoc)).collect();
+        let sources = words.into_iter().map(|word| source(word, &bodies)).collect();
         Ok(CopyArgs { sources, dest: Some(dest), json: matches!(self.shape.args, Args::Json(..)), ..options(&flags) })
     }
 }
 
-/// A word is a heredoc or a path. Of two heredocs with one name the last body counts for both.
-fn source(word: Word, heredocs: &[Heredoc]) -> CopyArg {
-    match heredoc::announced(&word.value) {
-        None => CopyArg::Path(word),
-        Some(announced) => {
-            let body = heredocs.iter().rfind(|heredoc| heredoc.name == announced.name);
-            let mut heredoc = heredoc::empty(announced, word.span);
-            if let Some(found) = body {
-                heredoc.body = found.body.clone();
-                heredoc.body_span = found.body_span;
-            }
-            CopyArg::Heredoc(heredoc)
-        }
+/// A word is a heredoc or a path. A heredoc that the line did not announce as a shell sees it has no body.
+fn source(word: Word, bodies: &HashMap<&str, &Heredoc>) -> CopyArg {
+    let Some(announced) = heredoc::announced(&word.value) else { return CopyArg::Path(word) };
+    let found = bodies.get(announced.name.as_str());
+    let mut heredoc = heredoc::empty(announced, word.span);
+    if let Some(found) = found {
+        heredoc.body = found.body.clone();
+        heredoc.body_span = found.body_span;
     }
+    CopyArg::Heredoc(heredoc)
 }
 
 fn options(flags: &Flags<'_>) -> CopyArgs {

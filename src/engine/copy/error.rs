@@ -1,8 +1,8 @@
 //! What can go wrong while a COPY, an ADD or a WORKDIR writes into a root.
 
 use crate::context::ContextError;
-use crate::context::unpack::UnpackError;
 use crate::image::users::UserError;
+use crate::layer::LayerError;
 use crate::path::PathError;
 
 use super::chmod::ChmodError;
@@ -71,7 +71,7 @@ pub enum CopyCause {
         /// In the source tree.
         archive: String,
         /// Why.
-        source: UnpackError,
+        source: LayerError,
     },
     /// The source tree can't be read.
     #[error(transparent)]

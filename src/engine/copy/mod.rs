@@ -7,12 +7,14 @@
 //! | `place` | files put down: replaced, merged, with their metadata |
 //! | `file` | one file's bytes |
 //! | `chmod` | `--chmod` |
+//! | `archive` | ADD's archives |
 //! | `workdir` | WORKDIR's directories, `--chown`'s names |
 //! | `mount` | a context's files for RUN's bind mounts |
 //!
 //! What is copied was decided by [`crate::context::select`] before the step's key was made; here is only how it
 //! is put down. A newcomer would look for patterns, links and excludes here: there are none.
 
+mod archive;
 mod chmod;
 mod dest;
 mod error;
@@ -26,14 +28,13 @@ mod workdir;
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use crate::context::unpack::{Unpacking, unpack};
-use crate::context::{self, Hashing, Node, SelectError, SelectedSource, Selection, SourceTree, Wanted, archive, open_file, resolve};
+use crate::context::{self, Hashing, Node, SelectError, SelectedSource, Selection, SourceTree, Wanted, open_file, resolve};
 use crate::graph::{AddOptions, CopyOp, CopySource};
 use crate::path::{Ownership, Root, Time, printable, split};
 
 pub use chmod::{Chmod, ChmodError};
 pub use error::{CopyCause, CopyError};
-pub use mount::{open_bind, stage_bind};
+pub use mount::{fill, open_bind, stage_bind};
 pub use workdir::make_workdir;
 
 use dest::Destination;
@@ -181,13 +182,14 @@ impl Step<'_> {
 
     fn unpack(&mut self, file: &mut File, shown: &str) -> Result<bool, CopyCause> {
         let io = |source| CopyCause::Io { action: "reading", path: shown.to_owned(), source };
-        let Some(packing) = archive::recognise(file).map_err(io)? else { return Ok(false) };
-        let owner = self.owner.unwrap_or((0, 0));
-        let (_, path) =
-            Destination::new(self.dest, &format!("{}/", self.op.dest), UNPACK_MODE, owner, self.context.ownership).for_directory()?;
-        let plain = packing.unpack(&mut *file).map_err(io)?;
-        unpack(plain, self.dest, &path, Unpacking { owner: self.owner, ownership: self.context.ownership })
-            .map_err(|source| CopyCause::Unpack { archive: shown.to_owned(), source })?;
+        if !archive::recognise(file).map_err(io)? {
+            return Ok(false);
+        }
+        let CopyContext { ownership, .. } = *self.context;
+        // An archive's destination is a directory, however it is written.
+        let written = format!("{}/", self.op.dest);
+        let (_, path) = Destination::new(self.dest, &written, UNPACK_MODE, self.owner.unwrap_or((0, 0)), ownership).for_directory()?;
+        archive::unpack(file, shown, self.dest, &path, self.owner, ownership)?;
         Ok(true)
     }
 

@@ -1,0 +1,355 @@
+//! A node's key inputs, and whether their result is at hand already.
+//!
+//! Nothing is executed here. Files are read as far as their digests are part of the key; what a tree of the build
+//! itself holds is remembered by the tree's state, so that a build in which nothing changed mounts nothing.
+
+use std::os::unix::ffi::OsStrExt as _;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cache::files::{FileEntry, FileList, Name};
+use crate::cache::index::Index as _;
+use crate::cache::key::{
+    AddInputs, CopyInputs, KeyInputs, MatchInputs, MountInputs, MountSource, Network, RunInputs, SourceInputs, SourceKind, StepInputs,
+    WorkdirInputs,
+};
+use crate::cache::miss::{self, Parent, Reason};
+use crate::cache::record::{Record, Slot, SlotId};
+use crate::cache::state::StateId;
+use crate::context::{self, Hashing, SelectedSource, Selection};
+use crate::digest::ContentDigest;
+use crate::graph::{CopyOp, CopySource, FileTree, Mount, MountKind, NetworkMode, NodeId, Op, RunOp};
+
+use super::copy;
+use super::error::BuildError;
+use super::session::Build;
+use super::trees::Tree;
+
+/// How far to go for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// Only what needs no mount and no download; no answer is an answer.
+    Cheap,
+    /// Whatever it takes.
+    Full,
+}
+
+/// What is known of a node before it runs.
+#[derive(Debug)]
+pub(super) struct Decision {
+    /// What decides its result.
+    pub slot: Slot,
+    /// Where its last inputs are kept.
+    pub slot_id: SlotId,
+    /// The files that a COPY takes, when they had to be looked at.
+    pub selection: Option<Selection>,
+    /// What it stands on, for messages.
+    pub parent: Parent,
+    /// Its result, or why there is none.
+    pub found: Result<Box<Record>, Reason>,
+}
+
+/// What is remembered of a selection from a tree whose state is known.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    matches: Vec<(usize, Vec<MatchInputs>)>,
+}
+
+const REMEMBERED: &str = "selection";
+
+impl Build<'_> {
+    /// Decides a node; none: [`Effort::Cheap`] was not enough.
+    pub fn decide(&self, id: NodeId, effort: Effort) -> Result<Option<Decision>, BuildError> {
+        let node = &self.graph.nodes[id.0];
+        let parent = node.parent.map_or_else(StateId::scratch, |p| self.result(p).chain.state());
+        let mut names = Vec::new();
+        let mut selection = None;
+        let (step, parent) = match &node.op {
+            Op::Base(_) => unreachable!("bases are not decided"),
+            Op::Mkdir(op) => (StepInputs::Workdir(WorkdirInputs { path: op.path.clone(), user: op.user.clone() }), parent),
+            Op::Run(op) => {
+                let Some(run) = self.run_inputs(id, op, effort, &mut names)? else { return Ok(None) };
+                (StepInputs::Run(Box::new(run)), parent)
+            }
+            Op::Copy(op) => {
+                let Some((sources, found)) = self.copy_sources(id, op, effort, &mut names)? else { return Ok(None) };
+                selection = found;
+                let add = op.add.as_ref().map(|a| AddInputs { checksum: a.checksum.clone(), keep_git_dir: a.keep_git_dir, unpack: a.unpack });
+                let copy = CopyInputs {
+                    sources,
+                    dest: op.dest.clone(),
+                    chown: op.chown.clone(),
+                    chmod: op.chmod.clone(),
+                    link: op.link,
+                    parents: op.parents,
+                    exclude: op.exclude.clone(),
+                    add,
+                };
+                // A linked copy stands on nothing, unless names of users have to be looked up below.
+                let free = op.link && op.chown.as_deref().is_none_or(crate::image::users::chown_is_numeric);
+                (StepInputs::Copy(Box::new(copy)), if free { StateId::scratch() } else { parent })
+            }
+        };
+        let slot = Slot { inputs: KeyInputs { platform: node.platform.clone(), parent, step }, sources: names };
+        let slot_id = self.slot_id(id);
+        let parent = self.parent_name(id);
+        let found = self.find(id, &slot, &slot_id, &parent)?;
+        Ok(Some(Decision { slot, slot_id, selection, parent, found }))
+    }
+
+    /// Looks the record up, or tells why there is none.
+    fn find(&self, id: NodeId, slot: &Slot, slot_id: &SlotId, parent: &Parent) -> Result<Result<Box<Record>, Reason>, BuildError> {
+        let store = self.engine.store;
+        let failed = |e| BuildError::caused("asking the cache", &e);
+        if self.uncached(id) {
+            return Ok(Err(Reason::NoCache));
+        }
+        if let Some(record) = store.lookup(&slot.inputs.key()).map_err(failed)? {
+            return Ok(Ok(Box::new(record)));
+        }
+        let old = store.slot(slot_id).map_err(failed)?;
+        let lists = |tree: &ContentDigest| store.files(tree).ok().flatten();
+        Ok(Err(miss::explain(slot, old.as_ref(), parent, &lists)))
+    }
+
+    /// Whether the user asked for this node to run.
+    pub fn uncached(&self, id: NodeId) -> bool {
+        let stage = self.graph.nodes[id.0].stage;
+        let named = |s: &crate::graph::StagePlan| {
+            let name = s.name.clone().unwrap_or_else(|| s.index.to_string());
+            s.index == stage && self.request.no_cache_filter.iter().any(|f| f.eq_ignore_ascii_case(&name))
+        };
+        self.request.no_cache || self.graph.stages.iter().any(named)
+    }
+
+    fn slot_id(&self, id: NodeId) -> SlotId {
+        let node = &self.graph.nodes[id.0];
+        let kind = |op: &Op| match op {
+            Op::Base(_) => "base",
+            Op::Run(_) => "RUN",
+            Op::Copy(op) if op.add.is_some() => "ADD",
+            Op::Copy(_) => "COPY",
+            Op::Mkdir(_) => "WORKDIR",
+        };
+        let nth = self.graph.nodes[..id.0].iter().filter(|n| n.stage == node.stage && kind(&n.op) == kind(&node.op)).count();
+        let stage = self.graph.stages.iter().find(|s| s.index == node.stage).and_then(|s| s.name.clone());
+        let stage = stage.unwrap_or_else(|| format!("#{}", node.stage));
+        SlotId::derive(&self.inputs.dockerfile_id, &format!("{stage} {}", node.platform), kind(&node.op), nth)
+    }
+
+    fn parent_name(&self, id: NodeId) -> Parent {
+        let Some(parent) = self.graph.nodes[id.0].parent else { return Parent::Base("scratch".into()) };
+        match self.steps[parent.0] {
+            Some(step) => Parent::Step(format!("step {}", step + 1)),
+            None => Parent::Base(self.inputs.image(self.graph, parent).map_or_else(|| "scratch".into(), |i| i.origin.clone())),
+        }
+    }
+
+    fn run_inputs(&self, id: NodeId, op: &RunOp, effort: Effort, names: &mut Vec<String>) -> Result<Option<RunInputs>, BuildError> {
+        let mut mounts = Vec::new();
+        for mount in &op.mounts {
+            let Some(inputs) = self.mount_inputs(id, mount, effort, names)? else { return Ok(None) };
+            mounts.push(inputs);
+        }
+        let scripts = op.scripts.iter().map(|(name, body)| (name.clone(), ContentDigest::from_bytes(*blake3::hash(body).as_bytes())));
+        let network = match op.network {
+            NetworkMode::Default => Network::Default,
+            NetworkMode::None => Network::None,
+            NetworkMode::Host => Network::Host,
+        };
+        Ok(Some(RunInputs {
+            argv: op.argv.clone(),
+            env: op.env.clone(),
+            cwd: op.cwd.clone(),
+            user: op.user.clone(),
+            hostname: op.hostname.clone(),
+            network,
+            insecure: op.insecure,
+            mounts,
+            scripts: scripts.collect(),
+            shm_size_bytes: self.request.shm_size_bytes,
+            ulimits: self.request.ulimits.clone(),
+            extra_hosts: self.request.add_hosts.iter().map(|(name, _)| name.clone()).collect(),
+        }))
+    }
+
+    fn mount_inputs(&self, id: NodeId, mount: &Mount, effort: Effort, names: &mut Vec<String>) -> Result<Option<MountInputs>, BuildError> {
+        let source = match &mount.kind {
+            MountKind::Bind { from, source } => {
+                let Some(content) = self.mounted_content(id, from, source, effort)? else { return Ok(None) };
+                names.push(source.clone());
+                MountSource::Bind { content }
+            }
+            MountKind::Cache { from, source, mode, uid, gid, .. } => {
+                let seed = match from {
+                    None => None,
+                    Some(from) => match self.mounted_content(id, from, source, effort)? {
+                        Some(content) => Some(content),
+                        None => return Ok(None),
+                    },
+                };
+                MountSource::Cache { seed, mode: *mode, uid: *uid, gid: *gid }
+            }
+            MountKind::Tmpfs { size_bytes } => MountSource::Tmpfs { size_bytes: *size_bytes },
+            MountKind::Secret { id, required, env, mode, uid, gid } => {
+                MountSource::Secret { id: id.clone(), required: *required, env: env.clone(), mode: *mode, uid: *uid, gid: *gid }
+            }
+            MountKind::Ssh { id, required, mode, uid, gid } => {
+                MountSource::Ssh { id: id.clone(), required: *required, mode: *mode, uid: *uid, gid: *gid }
+            }
+        };
+        Ok(Some(MountInputs { target: mount.target.clone(), readonly: mount.readonly, source }))
+    }
+
+    /// The digest of what a mount shows.
+    fn mounted_content(&self, id: NodeId, from: &FileTree, source: &str, effort: Effort) -> Result<Option<ContentDigest>, BuildError> {
+        let memory = self.memory_key(from, &("mount", source));
+        if let Some(found) = self.remembered(memory.as_deref())? {
+            return Ok(found.matches.first().and_then(|(_, m)| m.first()).map(|m| m.content));
+        }
+        if effort == Effort::Cheap && matches!(from, FileTree::Node(_)) {
+            return Ok(None);
+        }
+        let selection = self.select_mount(id, from, source)?;
+        self.keep_files(&selection)?;
+        let content = selection.sources.first().map_or(selection.digest, SelectedSource::content);
+        let matches = vec![(0, vec![MatchInputs { name: Name(Vec::new()), content }])];
+        self.remember(memory.as_deref(), &Remembered { matches })?;
+        Ok(Some(content))
+    }
+
+    /// Selects what a mount shows.
+    pub fn select_mount(&self, id: NodeId, from: &FileTree, source: &str) -> Result<Selection, BuildError> {
+        let tree = self.tree(id, from)?;
+        let cache = self.inputs.stat_cache(from);
+        let hashing = Hashing { cache, now: self.inputs.now };
+        context::select_mount(tree.files(), source, hashing).map_err(|e| self.context_error(id, None, &e))
+    }
+
+    /// The files of a COPY as key inputs, and the selection itself when it was made.
+    #[allow(clippy::type_complexity)] // an optional pair, used once
+    fn copy_sources(
+        &self,
+        id: NodeId,
+        op: &CopyOp,
+        effort: Effort,
+        names: &mut Vec<String>,
+    ) -> Result<Option<(Vec<SourceInputs>, Option<Selection>)>, BuildError> {
+        let paths: Vec<&str> = op.sources.iter().filter_map(|s| if let CopySource::Path(p, _) = s { Some(p.as_str()) } else { None }).collect();
+        let memory = if paths.is_empty() { None } else { self.memory_key(&op.from, &("copy", &paths, &op.exclude, op.parents)) };
+        let mut selection = None;
+        let found = match self.remembered(memory.as_deref())? {
+            Some(found) => found,
+            None if paths.is_empty() => Remembered { matches: Vec::new() },
+            None if effort == Effort::Cheap && matches!(op.from, FileTree::Node(_)) => return Ok(None),
+            None => {
+                let made = self.select(id, op)?;
+                self.keep_files(&made)?;
+                let found = Remembered { matches: matches_of(op, &made) };
+                self.remember(memory.as_deref(), &found)?;
+                selection = Some(made);
+                found
+            }
+        };
+        let mut sources = Vec::new();
+        for (index, source) in op.sources.iter().enumerate() {
+            let (kind, written, matches) = match source {
+                CopySource::Path(path, _) => {
+                    let matches = found.matches.iter().find(|(i, _)| *i == index).map(|(_, m)| m.clone());
+                    (SourceKind::Path, path.as_str(), matches.unwrap_or_default())
+                }
+                CopySource::Inline(name, body) => {
+                    let content = ContentDigest::from_bytes(*blake3::hash(body).as_bytes());
+                    (SourceKind::Inline, name.as_str(), vec![MatchInputs { name: Name(name.as_bytes().to_vec()), content }])
+                }
+                CopySource::Http(url, _) | CopySource::Git(url, _) => {
+                    return Err(self.at(id, format!("ADD of `{url}`: remote sources are not built yet")).hint("fetch it in a RUN step"));
+                }
+            };
+            names.push(written.to_string());
+            let pattern = if op.parents { written.to_string() } else { base_name(written).to_string() };
+            sources.push(SourceInputs { kind, pattern, matches });
+        }
+        Ok(Some((sources, selection)))
+    }
+
+    /// Selects what a COPY takes.
+    pub fn select(&self, id: NodeId, op: &CopyOp) -> Result<Selection, BuildError> {
+        let tree = self.tree(id, &op.from)?;
+        let hashing = Hashing { cache: self.inputs.stat_cache(&op.from), now: self.inputs.now };
+        copy::select(op, tree.files(), hashing).map_err(|e| self.context_error(id, Some((op, e.index)), &e.cause))
+    }
+
+    /// The key under which a selection from a tree of the build is remembered; none for contexts, which change.
+    fn memory_key(&self, from: &FileTree, what: &impl Serialize) -> Option<String> {
+        let FileTree::Node(node) = from else { return None };
+        let mut h = blake3::Hasher::new_derive_key("plywood remembered selection, v1");
+        h.update(self.result(*node).chain.state().as_bytes());
+        h.update(&serde_json::to_vec(what).expect("strings and flags are serialisable"));
+        Some(h.finalize().to_hex().to_string())
+    }
+
+    fn remembered(&self, key: Option<&str>) -> Result<Option<Remembered>, BuildError> {
+        let Some(key) = key else { return Ok(None) };
+        let bytes = self.engine.store.load_blob_row(REMEMBERED, key).map_err(|e| BuildError::caused("asking the cache", &e))?;
+        Ok(bytes.and_then(|b| serde_json::from_slice(&b).ok()))
+    }
+
+    fn remember(&self, key: Option<&str>, what: &Remembered) -> Result<(), BuildError> {
+        let Some(key) = key else { return Ok(()) };
+        let bytes = serde_json::to_vec(what).expect("digests and names are serialisable");
+        self.engine.store.save_blob_row(REMEMBERED, key, &bytes).map_err(|e| BuildError::caused("writing the cache", &e))
+    }
+
+    /// Keeps the lists of files, so that a later miss can name the file that changed.
+    fn keep_files(&self, selection: &Selection) -> Result<(), BuildError> {
+        for source in &selection.sources {
+            let mut list = FileList::default();
+            for (path, fact) in source.entries.iter().map(|e| (&e.path, e.fact(&source.path))) {
+                let content = Some(&fact.content);
+                list.insert(path, FileEntry { mode: fact.mode | type_bits(fact.kind), uid: fact.uid, gid: fact.gid, content, link: b"" });
+            }
+            self.engine.store.save_files(&source.content(), &list).map_err(|e| BuildError::caused("writing the cache", &e))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the tree that a step reads.
+    pub fn tree(&self, id: NodeId, from: &FileTree) -> Result<Tree, BuildError> {
+        match from {
+            FileTree::Context(name) => self.inputs.context_tree(name.as_deref()).map(Tree::context).ok_or_else(|| {
+                self.at(id, "there are no files to copy from").hint("the Dockerfile came on standard input: give a context directory with `-f -`")
+            }),
+            FileTree::Node(node) => self.mounted(*node),
+        }
+    }
+}
+
+fn matches_of(op: &CopyOp, selection: &Selection) -> Vec<(usize, Vec<MatchInputs>)> {
+    let mut out: Vec<(usize, Vec<MatchInputs>)> = Vec::new();
+    for source in &selection.sources {
+        let name = if source.directory && !op.parents { Vec::new() } else { source.name.clone() };
+        let found = MatchInputs { name: Name(name), content: source.content() };
+        match out.last_mut().filter(|(i, _)| *i == source.source) {
+            Some((_, matches)) => matches.push(found),
+            None => out.push((source.source, vec![found])),
+        }
+    }
+    out
+}
+
+fn base_name(path: &str) -> &str {
+    std::path::Path::new(path).file_name().and_then(|n| std::str::from_utf8(n.as_bytes()).ok()).unwrap_or("")
+}
+
+fn type_bits(kind: &str) -> u32 {
+    match kind {
+        "directory" => 0o040_000,
+        "symlink" => 0o120_000,
+        "fifo" => 0o010_000,
+        "char device" => 0o020_000,
+        "block device" => 0o060_000,
+        "socket" => 0o140_000,
+        _ => 0o100_000,
+    }
+}

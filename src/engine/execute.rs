@@ -1,0 +1,172 @@
+//! A node's turn: take its result from the cache, or make it.
+
+use std::time::{Duration, Instant};
+
+use crate::cache::index::Index as _;
+use crate::cache::miss::Reason;
+use crate::cache::record::Record;
+use crate::graph::{NodeId, Op};
+use crate::path::Root;
+use crate::snapshot::{Prepared, SnapshotError};
+use crate::store::Staging;
+
+use super::commit::Made;
+use super::decide::{Decision, Effort};
+use super::error::BuildError;
+use super::event::Event;
+use super::session::{Build, NodeResult};
+use super::state::{Chain, ChainLayer};
+
+impl Build<'_> {
+    /// Settles all nodes whose result is at hand without effort; returns the others, in order.
+    pub fn settle(&self) -> Result<Vec<NodeId>, BuildError> {
+        let mut pending = Vec::new();
+        for id in (0..self.graph.nodes.len()).map(NodeId) {
+            self.go_on()?;
+            let node = &self.graph.nodes[id.0];
+            if let Op::Base(request) = &node.op {
+                let chain = self.base_chain(id, request.is_some());
+                self.set(id, NodeResult::base(chain));
+                continue;
+            }
+            let known = crate::graph::order::dependencies(node).iter().all(|d| self.results[d.0].get().is_some());
+            let decision = if known { self.decide(id, Effort::Cheap)? } else { None };
+            match decision {
+                Some(Decision { found: Ok(record), slot, slot_id, .. }) => self.hit(id, &record, &slot, &slot_id)?,
+                other => {
+                    *self.decided[id.0].lock().expect("nobody panics with it") = other;
+                    pending.push(id);
+                }
+            }
+        }
+        Ok(pending)
+    }
+
+    /// Gives a node its result.
+    pub fn turn(&self, id: NodeId) -> Result<(), BuildError> {
+        self.go_on()?;
+        let decided = self.decided[id.0].lock().expect("nobody panics with it").take();
+        let decision = match decided {
+            Some(decision) => decision,
+            None => self.decide(id, Effort::Full)?.expect("full effort decides"),
+        };
+        let Decision { slot, slot_id, found, .. } = &decision;
+        if let Ok(record) = found {
+            return self.hit(id, record, slot, slot_id);
+        }
+        let key = slot.inputs.key();
+        let guard = self.engine.store.lock_step(&key).map_err(|e| BuildError::caused("waiting for another build's step", &e))?;
+        if guard.waited() && !self.uncached(id) {
+            let found = self.engine.store.lookup(&key).map_err(|e| BuildError::caused("asking the cache", &e))?;
+            if let Some(record) = found {
+                return self.hit(id, &record, slot, slot_id);
+            }
+        }
+        let step = self.steps[id.0].expect("only steps have a turn");
+        let reason = decision.found.as_ref().err().cloned().unwrap_or(Reason::NoCache);
+        self.tell(Event::Started(step));
+        self.tell(Event::Missed(step, reason.to_string()));
+        let start = Instant::now();
+        match self.make(id, &decision, start) {
+            Ok(made) => {
+                let took = start.elapsed();
+                self.set(id, self.made_result(id, &decision, made, reason, took));
+                self.set_slot(slot, slot_id)?;
+                self.tell(Event::Done(step, took));
+                Ok(())
+            }
+            Err(error) => {
+                self.tell(Event::Failed(step));
+                Err(error)
+            }
+        }
+    }
+
+    fn make(&self, id: NodeId, decision: &Decision, start: Instant) -> Result<Made, BuildError> {
+        let node = &self.graph.nodes[id.0];
+        let staging = self.engine.store.stage().map_err(|e| BuildError::caused("making a working directory", &e))?;
+        let linked = matches!(&node.op, Op::Copy(op) if op.link);
+        let below = if linked { Chain::default() } else { self.parent_chain(id) };
+        let prepared = self.prepare(id, &below, &staging)?;
+        match &node.op {
+            Op::Run(op) => self.run(id, op, &prepared, &staging)?,
+            Op::Copy(op) => self.copy(id, op, decision, &prepared)?,
+            Op::Mkdir(op) => self.make_directory(id, op, &prepared)?,
+            Op::Base(_) => unreachable!("bases have no turn"),
+        }
+        self.go_on()?;
+        let layer = prepared.finish().map_err(|e| self.snapshot_error(id, &e))?;
+        self.commit(id, &layer, decision, start.elapsed())
+    }
+
+    fn prepare(&self, id: NodeId, below: &Chain, staging: &Staging) -> Result<Prepared, BuildError> {
+        let lowers = self.lowers(below)?;
+        self.driver()?.prepare(&lowers, staging.path()).map_err(|e| self.snapshot_error(id, &e))
+    }
+
+    /// Opens a prepared root for confined work.
+    pub fn root(&self, id: NodeId, prepared: &Prepared) -> Result<Root, BuildError> {
+        prepared.root().try_clone_to_owned().map(Root::from_fd).map_err(|e| self.failed(id, "opening the root file system", &e))
+    }
+
+    fn snapshot_error(&self, id: NodeId, error: &SnapshotError) -> BuildError {
+        self.failed(id, "", error)
+    }
+
+    /// The file system that a node works on.
+    pub fn parent_chain(&self, id: NodeId) -> Chain {
+        self.graph.nodes[id.0].parent.map_or_else(Chain::default, |p| self.result(p).chain.clone())
+    }
+
+    fn base_chain(&self, id: NodeId, image: bool) -> Chain {
+        let Some(image) = self.inputs.image(self.graph, id).filter(|_| image) else { return Chain::default() };
+        let layers = image.layers.iter().map(|l| ChainLayer { id: l.id, empty: false, base: Some(id) });
+        layers.fold(Chain::default(), |chain, layer| chain.push(layer))
+    }
+
+    fn hit(&self, id: NodeId, record: &Record, slot: &crate::cache::record::Slot, slot_id: &crate::cache::record::SlotId) -> Result<(), BuildError> {
+        let store = self.engine.store;
+        let facts = store.layer_facts(&record.layer).map_err(|e| BuildError::caused("asking the cache", &e))?;
+        let layer = ChainLayer { id: record.layer, empty: facts.is_some_and(|f| f.entries == 0), base: None };
+        let result = NodeResult {
+            chain: self.parent_chain(id).push(layer),
+            layer: Some(layer),
+            created_secs: record.created_secs,
+            key: Some(record.key),
+            reason: None,
+            took: Duration::ZERO,
+            cost_secs: record.cost_secs,
+        };
+        self.set(id, result);
+        self.set_slot(slot, slot_id)?;
+        self.tell(Event::Cached(self.steps[id.0].expect("only steps hit")));
+        Ok(())
+    }
+
+    fn made_result(&self, id: NodeId, decision: &Decision, made: Made, reason: Reason, took: Duration) -> NodeResult {
+        NodeResult {
+            chain: self.parent_chain(id).push(made.layer),
+            layer: Some(made.layer),
+            created_secs: made.created_secs,
+            key: Some(decision.slot.inputs.key()),
+            reason: Some(reason),
+            took,
+            cost_secs: took.as_secs_f64(),
+        }
+    }
+
+    fn set(&self, id: NodeId, result: NodeResult) {
+        let first = self.results[id.0].set(result).is_ok();
+        debug_assert!(first, "a node has one turn");
+    }
+
+    fn set_slot(&self, slot: &crate::cache::record::Slot, id: &crate::cache::record::SlotId) -> Result<(), BuildError> {
+        self.engine.store.set_slot(id, slot).map_err(|e| BuildError::caused("writing the cache", &e))
+    }
+}
+
+impl NodeResult {
+    fn base(chain: Chain) -> Self {
+        Self { chain, layer: None, created_secs: 0, key: None, reason: None, took: Duration::ZERO, cost_secs: 0.0 }
+    }
+}

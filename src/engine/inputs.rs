@@ -1,0 +1,277 @@
+//! Gathers what a build starts from: contexts, the Dockerfile, base images, and the graph that they give.
+//!
+//! Base images are resolved in rounds: lowering says which configurations it needs, and may need more once it knows
+//! the triggers of the first. Nothing is unpacked here.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek as _, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::context::{Context, ContextError, DockerfileText, SourceTree, StatCache};
+use crate::dockerfile;
+use crate::dockerfile::instruction::File;
+use crate::dockerfile::source::{Diagnostic, Source};
+use crate::graph::lower::lower;
+use crate::graph::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, NamedContext, NodeId, Op};
+use crate::image::platform::Platform;
+use crate::layer;
+use crate::store::Staging;
+
+use super::Engine;
+use super::error::{BuildError, chain};
+use super::event::Event;
+use super::request::{BuildRequest, ContextSource, DockerfileSource};
+use super::sources::{FilesSource, ResolvedImage, Sources, parse_build_context};
+
+/// Rounds of resolving before triggers that need ever more images count as endless.
+const MAX_ROUNDS: usize = 50;
+/// A Dockerfile on standard input that is larger is something else.
+const MAX_STDIN_DOCKERFILE_BYTES: u64 = 16 << 20;
+/// A tar begins with a header of this size.
+const TAR_BLOCK_BYTES: u64 = 512;
+const STAT_CACHE: &str = "stat-cache";
+const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
+
+/// What a build starts from.
+pub(super) struct Inputs<'a> {
+    /// Read before any file was looked at.
+    pub now: SystemTime,
+    /// Replaces times.
+    pub epoch: Option<i64>,
+    /// What this Dockerfile is told apart by from others.
+    pub dockerfile_id: String,
+    contexts: BTreeMap<Option<String>, Opened>,
+    images: BTreeMap<ImageRequest, ResolvedImage>,
+    engine: &'a Engine<'a>,
+}
+
+struct Opened {
+    context: Context,
+    id: String,
+    stat_cache: StatCache,
+    _staging: Option<Staging>,
+}
+
+impl<'a> Inputs<'a> {
+    /// Opens the contexts, reads the Dockerfile, resolves the bases and lowers the graph.
+    pub fn gather(engine: &'a Engine<'a>, request: &BuildRequest, stdin: &mut dyn Read) -> Result<(Self, BuildGraph), BuildError> {
+        let mut inputs = Self {
+            now: SystemTime::now(),
+            epoch: None,
+            dockerfile_id: String::new(),
+            contexts: BTreeMap::new(),
+            images: BTreeMap::new(),
+            engine,
+        };
+        let text = inputs.open_main(request, stdin)?;
+        let named = inputs.open_named(request)?;
+        let ignore = inputs.apply_ignore_rules(&text)?;
+        let source = Source::new(text.name.clone(), String::from_utf8_lossy(&text.bytes));
+        let check = request.build_args.get(CHECK_ARGUMENT).map(String::as_str);
+        let file = dockerfile::parse_with_check_override(&source, check)?;
+        let place = match &request.context {
+            ContextSource::Directory(dir) => dir.canonicalize().unwrap_or_else(|_| dir.clone()).display().to_string(),
+            other => format!("{other:?}"),
+        };
+        inputs.dockerfile_id = format!("{place}\n{}", text.name);
+        let host = Platform::host();
+        let facts = Facts {
+            build_args: request.build_args.clone(),
+            build_platform: host.clone(),
+            target_platform: request.platform.clone().unwrap_or(host),
+            target: request.target.clone(),
+            named_contexts: named,
+            images: BTreeMap::new(),
+            labels: request.labels.clone(),
+            network: request.network,
+            allow: request.allow.clone(),
+            add_hosts: request.add_hosts.clone(),
+            no_context: !inputs.contexts.contains_key(&None),
+            ignore,
+        };
+        let graph = inputs.lower(&file, facts, &source, request)?;
+        inputs.epoch = match (graph.epoch, request.epoch.as_deref()) {
+            (Some(epoch), _) => Some(epoch),
+            (None, Some(text)) => text.parse().ok(),
+            (None, None) => None,
+        };
+        Ok((inputs, graph))
+    }
+
+    fn open_main(&mut self, request: &BuildRequest, stdin: &mut dyn Read) -> Result<DockerfileText, BuildError> {
+        let failed = |e: ContextError| context_error("", &e);
+        match &request.context {
+            ContextSource::Directory(dir) => {
+                let context = Context::open_directory(dir, "the build context").map_err(failed)?;
+                let text = match &request.dockerfile {
+                    DockerfileSource::Default => context.default_dockerfile(),
+                    DockerfileSource::Path(path) => context.dockerfile_on_host(path),
+                    DockerfileSource::Stdin => Ok(DockerfileText::from_stdin(read_dockerfile(stdin)?)),
+                };
+                let text = text.map_err(failed)?;
+                self.keep(None, context, None)?;
+                Ok(text)
+            }
+            ContextSource::Stdin => self.open_stdin(request, stdin),
+            ContextSource::Url(url) => Err(BuildError::plain(format!("context `{url}`: contexts from a URL are not built yet"))
+                .hint("clone or download it, and give the directory")),
+        }
+    }
+
+    /// Standard input: an archive is the context, anything else the Dockerfile.
+    fn open_stdin(&mut self, request: &BuildRequest, stdin: &mut dyn Read) -> Result<DockerfileText, BuildError> {
+        let io = |e: std::io::Error| BuildError::caused("reading the context from standard input", &e);
+        let staging = self.engine.store.stage()?;
+        let path = staging.path().join("stdin");
+        let mut file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).map_err(io)?;
+        std::io::copy(stdin, &mut file).map_err(io)?;
+        file.flush().map_err(io)?;
+        file.rewind().map_err(io)?;
+        if !is_archive(&mut file).map_err(io)? {
+            return Ok(DockerfileText::from_stdin(read_dockerfile(&mut file)?));
+        }
+        let failed = |e: ContextError| context_error("", &e);
+        let dir = staging.path().join("context");
+        std::fs::create_dir(&dir).map_err(io)?;
+        let context = Context::from_tar(file, &dir, "the build context").map_err(failed)?;
+        let text = match &request.dockerfile {
+            DockerfileSource::Path(path) => context.dockerfile(&path.to_string_lossy()),
+            _ => context.default_dockerfile(),
+        };
+        let text = text.map_err(failed)?;
+        self.keep(None, context, Some(staging))?;
+        Ok(text)
+    }
+
+    fn open_named(&mut self, request: &BuildRequest) -> Result<BTreeMap<String, NamedContext>, BuildError> {
+        let mut named = BTreeMap::new();
+        for (name, value) in &request.build_contexts {
+            let parsed = parse_build_context(value).map_err(|e| BuildError::caused(format!("--build-context {name}"), &e))?;
+            match parsed.files {
+                None => {}
+                Some(FilesSource::Directory(dir)) => {
+                    let shown = format!("the context `{name}`");
+                    let context = Context::open_directory(Path::new(&dir), shown).map_err(|e| context_error(&format!("--build-context {name}"), &e))?;
+                    let rules = context.ignore_rules(None).map_err(|e| context_error(&format!("--build-context {name}"), &e))?;
+                    self.keep(Some(name.clone()), context.with_ignore(rules), None)?;
+                }
+                Some(FilesSource::Url(url)) => {
+                    let error = BuildError::plain(format!("--build-context {name}: `{url}`: contexts from a URL are not built yet"));
+                    return Err(error.hint("clone or download it, and give the directory"));
+                }
+            }
+            named.insert(name.clone(), parsed.named);
+        }
+        Ok(named)
+    }
+
+    fn apply_ignore_rules(&mut self, text: &DockerfileText) -> Result<Option<Arc<crate::context::ignore::IgnoreRules>>, BuildError> {
+        let Some(main) = self.contexts.remove(&None) else { return Ok(None) };
+        let rules = main.context.ignore_rules(Some(text)).map_err(|e| context_error("", &e))?;
+        let shared = Arc::new(rules.rules.clone());
+        self.contexts.insert(None, Opened { context: main.context.with_ignore(rules), ..main });
+        Ok(Some(shared))
+    }
+
+    fn keep(&mut self, name: Option<String>, context: Context, staging: Option<Staging>) -> Result<(), BuildError> {
+        let id = context.id().map_err(|e| context_error("", &e))?;
+        let saved = self.engine.store.load_blob_row(STAT_CACHE, &id)?;
+        let stat_cache = StatCache::open(saved, self.now);
+        self.contexts.insert(name, Opened { context, id, stat_cache, _staging: staging });
+        Ok(())
+    }
+
+    fn lower(&mut self, file: &File, mut facts: Facts, source: &Arc<Source>, request: &BuildRequest) -> Result<BuildGraph, BuildError> {
+        for _ in 0..MAX_ROUNDS {
+            match lower(file, &facts)? {
+                Lowered::Graph(graph) => return Ok(graph),
+                Lowered::Needs(needs) => {
+                    for (wanted, span) in needs {
+                        let resolved = self.resolve(&wanted, request);
+                        let image = resolved.map_err(|e| Diagnostic::error(source, span, chain(&e)))?;
+                        facts.images.insert(wanted.clone(), image.config.clone());
+                        self.images.insert(wanted, image);
+                    }
+                }
+            }
+        }
+        Err(BuildError::plain(format!("base images' triggers asked for more images {MAX_ROUNDS} times over")))
+    }
+
+    fn resolve(&self, wanted: &ImageRequest, request: &BuildRequest) -> Result<ResolvedImage, super::sources::SourceError> {
+        self.engine.sources(request.pull).resolve(wanted)
+    }
+
+    /// The image behind a base node.
+    pub fn image(&self, graph: &BuildGraph, node: NodeId) -> Option<&ResolvedImage> {
+        match &graph.nodes[node.0].op {
+            Op::Base(Some(request)) => self.images.get(request),
+            _ => None,
+        }
+    }
+
+    /// The way to images, for layers that have to be unpacked.
+    pub fn sources(&self) -> Sources<'_> {
+        self.engine.sources(false)
+    }
+
+    /// The files of a context.
+    pub fn context_tree(&self, name: Option<&str>) -> Option<SourceTree> {
+        self.contexts.get(&name.map(str::to_string)).map(|o| o.context.tree())
+    }
+
+    /// What is known of a context's files.
+    pub fn stat_cache(&self, tree: &FileTree) -> Option<&StatCache> {
+        match tree {
+            FileTree::Context(name) => self.contexts.get(name).map(|o| &o.stat_cache),
+            FileTree::Node(_) => None,
+        }
+    }
+
+    /// Keeps what was learnt of the contexts' files.
+    pub fn save_stat_caches(&self) -> Result<(), BuildError> {
+        for opened in self.contexts.values().filter(|o| o._staging.is_none()) {
+            if let Some(bytes) = opened.stat_cache.to_bytes() {
+                self.engine.store.save_blob_row(STAT_CACHE, &opened.id, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports the build checks' findings.
+    pub fn warn(&self, graph: &BuildGraph) {
+        for warning in &graph.warnings {
+            self.engine.observer.event(Event::Warning(warning.clone()));
+        }
+    }
+}
+
+/// Tells a tar, packed or not, from a Dockerfile; the file is at its start afterwards.
+fn is_archive(file: &mut std::fs::File) -> std::io::Result<bool> {
+    let mut head = Vec::new();
+    file.take(TAR_BLOCK_BYTES).read_to_end(&mut head)?;
+    file.rewind()?;
+    let packed = layer::sniff(&head) != layer::Codec::Plain;
+    Ok(packed || (head.len() as u64 == TAR_BLOCK_BYTES && layer::TarReader::new(head.as_slice()).next_entry().is_ok()))
+}
+
+fn read_dockerfile(from: &mut dyn Read) -> Result<Vec<u8>, BuildError> {
+    let mut bytes = Vec::new();
+    let read = from.take(MAX_STDIN_DOCKERFILE_BYTES + 1).read_to_end(&mut bytes);
+    read.map_err(|e| BuildError::caused("reading the Dockerfile from standard input", &e))?;
+    if bytes.len() as u64 > MAX_STDIN_DOCKERFILE_BYTES {
+        return Err(BuildError::plain("standard input is neither an archive nor a Dockerfile: it is larger than 16 MiB"));
+    }
+    Ok(bytes)
+}
+
+fn context_error(doing: &str, error: &ContextError) -> BuildError {
+    let text = chain(error);
+    let plain = BuildError::plain(if doing.is_empty() { text } else { format!("{doing}: {text}") });
+    match error.hint() {
+        Some(hint) => plain.hint(hint),
+        None => plain,
+    }
+}

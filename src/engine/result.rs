@@ -1,0 +1,182 @@
+//! A finished build's result: configuration, store, tags, archives, and the files that tell of it.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use crate::digest::{DiffId, Digest};
+use crate::dockerfile::source::Severity;
+use crate::fsio;
+use crate::graph::{BuildGraph, NodeId, StagePlan};
+use crate::image::reference::Reference;
+use crate::store::{BuildRow, BuildStepRow, ImageLayer, NewImage};
+
+use super::assemble::{BuiltLayer, assemble};
+use super::error::BuildError;
+use super::export::{FinishedImage, FinishedLayer, LayerSource};
+use super::request::Output;
+use super::session::Build;
+use super::sources::ResolvedImage;
+
+/// What a build gave.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BuildOutcome {
+    /// The image's id, its configuration's digest; none when nothing was to be made.
+    pub image: Option<Digest>,
+    /// Whether the checks found nothing; true for a build.
+    pub clean: bool,
+}
+
+/// The outcome of `--check`.
+pub(super) fn checked(graph: &BuildGraph) -> Result<BuildOutcome, BuildError> {
+    let clean = graph.warnings.iter().all(|w| w.severity != Severity::Warning);
+    Ok(BuildOutcome { image: None, clean })
+}
+
+impl Build<'_> {
+    /// Makes what was asked for of the finished nodes.
+    pub fn finish(&self) -> Result<BuildOutcome, BuildError> {
+        let plan = &self.graph.stages[self.graph.target];
+        let image = self.finished_image(plan)?;
+        let id = Digest::of(&image.config_bytes);
+        let mut manifest = None;
+        let to_store = self.request.outputs.is_empty();
+        for names in self.request.outputs.iter().filter_map(|o| if let Output::Image(names) = o { Some(names.as_slice()) } else { None }) {
+            self.keep_image(&image, names)?;
+        }
+        if to_store {
+            self.keep_image(&image, &[])?;
+        }
+        for output in &self.request.outputs {
+            self.go_on()?;
+            if let Some(written) = self.export(output, &image)? {
+                manifest = Some(written);
+            }
+        }
+        if let Some(path) = &self.request.iidfile {
+            write_file(path, id.to_string().as_bytes())?;
+        }
+        if let Some(path) = &self.request.metadata_file {
+            let text = serde_json::to_vec_pretty(&self.metadata(&id, &image, manifest.as_ref())?).expect("a Value is serialisable");
+            write_file(path, &text)?;
+        }
+        Ok(BuildOutcome { image: Some(id), clean: true })
+    }
+
+    fn finished_image(&self, plan: &StagePlan) -> Result<FinishedImage, BuildError> {
+        let base = self.inputs.image(self.graph, plan.base);
+        let base_ids: Vec<DiffId> = base.map(|b| b.layers.iter().map(|l| l.diff_id).collect()).unwrap_or_default();
+        let mut layers: Vec<FinishedLayer> = base.map(base_layers).unwrap_or_default();
+        let mut built = Vec::new();
+        for node in plan.history.iter().filter_map(|h| h.node) {
+            let (layer, finished) = self.built_layer(node)?;
+            built.push(layer);
+            layers.push(finished);
+        }
+        let config = assemble(plan, &base_ids, &built, self.epoch, self.engine.now_secs());
+        Ok(FinishedImage { config_bytes: config.to_json(), platform: plan.platform.clone(), names: self.names(&[])?, layers, epoch: self.epoch })
+    }
+
+    fn built_layer(&self, node: NodeId) -> Result<(BuiltLayer, FinishedLayer), BuildError> {
+        let result = self.result(node);
+        let layer = result.layer.expect("a node in the history made a layer");
+        let (diff_id, tar_bytes) = self.diff_id(&layer.id)?;
+        let built = BuiltLayer { diff_id, created_secs: result.created_secs };
+        Ok((built, FinishedLayer { id: layer.id, diff_id, source: LayerSource::Built { tar_bytes } }))
+    }
+
+    /// The names that an output gives: `-t`, and its own; normalised.
+    fn names(&self, more: &[String]) -> Result<Vec<String>, BuildError> {
+        let mut names: Vec<String> = Vec::new();
+        for text in self.request.tags.iter().chain(more) {
+            let parsed = Reference::parse(text).map_err(|e| BuildError::caused(format!("the name `{text}`"), &e))?;
+            let name = parsed.tagged().to_string();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn keep_image(&self, image: &FinishedImage, names: &[String]) -> Result<(), BuildError> {
+        let store = self.engine.store;
+        let layers = image.layers.iter().map(|l| ImageLayer { id: l.id, diff_id: l.diff_id }).collect();
+        let new = NewImage {
+            config: &image.config_bytes,
+            layers,
+            platform: image.platform.clone(),
+            manifest: None,
+            added_secs: self.engine.now_secs(),
+        };
+        if let Some(base) = self.inputs.image(self.graph, self.graph.stages[self.graph.target].base) {
+            self.inputs.sources().keep_layers(base).map_err(|e| BuildError::caused("keeping the base image's layers", &e))?;
+        }
+        store.flush()?;
+        let id = store.put_image(&new)?;
+        for name in self.names(names)? {
+            store.tag(&name, &id)?;
+        }
+        Ok(())
+    }
+
+    fn metadata(&self, id: &Digest, image: &FinishedImage, manifest: Option<&Value>) -> Result<Value, BuildError> {
+        let mut out = Map::new();
+        out.insert("containerimage.config.digest".into(), json!(id));
+        if let Some(descriptor) = manifest {
+            out.insert("containerimage.digest".into(), descriptor["digest"].clone());
+            out.insert("containerimage.descriptor".into(), descriptor.clone());
+        }
+        let names = self.names(&[])?;
+        if !names.is_empty() {
+            out.insert("image.name".into(), json!(names.join(",")));
+        }
+        out.insert("plywood.platform".into(), json!(image.platform.to_string()));
+        out.insert("plywood.isolation".into(), self.engine.isolation.to_json());
+        Ok(Value::Object(out))
+    }
+
+    /// Writes the build to the log that statistics are made of.
+    pub fn log(&self, start: Instant, outcome: &Result<BuildOutcome, BuildError>) -> Result<(), BuildError> {
+        let mut steps = Vec::new();
+        for (node, step) in self.graph.nodes.iter().zip(&self.steps).enumerate().filter_map(|(i, (n, s))| s.map(|_| (n, NodeId(i)))) {
+            let row = match self.results[step.0].get() {
+                None => BuildStepRow { title: node.title.clone(), outcome: "none".into(), reason: None, key: None, secs: 0.0, saved_secs: 0.0 },
+                Some(r) => BuildStepRow {
+                    title: node.title.clone(),
+                    outcome: if r.reason.is_some() { "built" } else { "cached" }.into(),
+                    reason: r.reason.as_ref().map(ToString::to_string),
+                    key: r.key,
+                    secs: r.took.as_secs_f64(),
+                    saved_secs: if r.reason.is_some() { 0.0 } else { r.cost_secs },
+                },
+            };
+            steps.push(row);
+        }
+        let secs = start.elapsed().as_secs_f64();
+        let build = BuildRow {
+            dockerfile: self.inputs.dockerfile_id.clone(),
+            target: self.request.target.clone().unwrap_or_default(),
+            started_secs: self.engine.now_secs() - secs as i64,
+            secs,
+            outcome: match outcome {
+                Ok(_) => "done",
+                Err(BuildError::Cancelled) => "cancelled",
+                Err(_) => "failed",
+            }
+            .into(),
+            image: outcome.as_ref().ok().and_then(|o| o.image),
+            steps,
+        };
+        self.engine.store.put_build(&build)?;
+        Ok(())
+    }
+}
+
+fn base_layers(base: &ResolvedImage) -> Vec<FinishedLayer> {
+    base.layers.iter().map(|l| FinishedLayer { id: l.id, diff_id: l.diff_id, source: LayerSource::Base(l.blob.clone()) }).collect()
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
+    fsio::write_atomic(path, bytes, 0o644, fsio::Durability::Lazy).map_err(|e| BuildError::caused(format!("writing `{}`", path.display()), &e))
+}

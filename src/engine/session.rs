@@ -1,0 +1,184 @@
+//! What the parts of one build share: the graph, its inputs, and what each node gave so far.
+//!
+//! Filled by many threads: a node's result is set once, by the thread that had the node, and read by those whose
+//! nodes stand on it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use crate::cache::miss::Reason;
+use crate::digest::CacheKey;
+use crate::dockerfile::source::Diagnostic;
+use crate::graph::{BuildGraph, NodeId, Op};
+use crate::sandbox::HostFacts;
+use crate::snapshot::Driver;
+
+use super::decide::Decision;
+use super::error::{BuildError, chain};
+use super::event::{Event, StepIndex, StepInfo};
+use super::inputs::Inputs;
+use super::request::BuildRequest;
+use super::state::{Chain, ChainLayer};
+use super::Engine;
+
+/// A build that runs.
+pub(super) struct Build<'a> {
+    pub engine: &'a Engine<'a>,
+    pub request: &'a BuildRequest,
+    pub graph: &'a BuildGraph,
+    pub inputs: &'a Inputs<'a>,
+    /// Replaces the times that the build writes, and clamps those of files.
+    pub epoch: Option<i64>,
+    /// What the nodes gave.
+    pub results: Vec<OnceLock<NodeResult>>,
+    /// Decisions that were made before the node's turn.
+    pub decided: Vec<Mutex<Option<Decision>>>,
+    /// The number under which a node is shown; none for bases.
+    pub steps: Vec<Option<StepIndex>>,
+    driver: OnceLock<Driver>,
+    host: OnceLock<HostFacts>,
+    unpacking: Mutex<HashMap<NodeId, Arc<Mutex<Vec<PathBuf>>>>>,
+    /// Cache mounts that `--no-cache` emptied already.
+    pub emptied: Mutex<Vec<String>>,
+}
+
+/// What a node gave.
+#[derive(Debug, Clone)]
+pub(super) struct NodeResult {
+    /// The file system after it.
+    pub chain: Chain,
+    /// Its own layer; none for bases.
+    pub layer: Option<ChainLayer>,
+    /// When the layer was made, in unix seconds.
+    pub created_secs: i64,
+    /// Its key; none for bases.
+    pub key: Option<CacheKey>,
+    /// Why it ran; none: it was cached, or is a base.
+    pub reason: Option<Reason>,
+    /// How long it took now.
+    pub took: Duration,
+    /// How long it took when its layer was made.
+    pub cost_secs: f64,
+}
+
+impl<'a> Build<'a> {
+    pub fn new(engine: &'a Engine<'a>, request: &'a BuildRequest, graph: &'a BuildGraph, inputs: &'a Inputs<'a>) -> Self {
+        let mut next = 0;
+        let number = |node: &crate::graph::Node| {
+            (!matches!(node.op, Op::Base(_))).then(|| {
+                next += 1;
+                next - 1
+            })
+        };
+        Self {
+            engine,
+            request,
+            graph,
+            inputs,
+            epoch: inputs.epoch,
+            results: graph.nodes.iter().map(|_| OnceLock::new()).collect(),
+            decided: graph.nodes.iter().map(|_| Mutex::new(None)).collect(),
+            steps: graph.nodes.iter().map(number).collect(),
+            driver: OnceLock::new(),
+            host: OnceLock::new(),
+            unpacking: Mutex::default(),
+            emptied: Mutex::default(),
+        }
+    }
+
+    /// Returns what a node gave; its turn has come and gone when somebody asks.
+    pub fn result(&self, node: NodeId) -> &NodeResult {
+        self.results[node.0].get().expect("a node runs after its inputs")
+    }
+
+    /// Tells something to whoever watches.
+    pub fn tell(&self, event: Event) {
+        self.engine.observer.event(event);
+    }
+
+    /// Returns an error if the build shall end.
+    pub fn go_on(&self) -> Result<(), BuildError> {
+        if self.engine.cancel.is_cancelled() { Err(BuildError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Places an error at a node's instruction.
+    pub fn at(&self, node: NodeId, message: impl Into<String>) -> BuildError {
+        BuildError::from(Diagnostic::error(&self.graph.source, self.graph.nodes[node.0].span, message))
+    }
+
+    /// Places an error and its causes at a node's instruction.
+    pub fn failed(&self, node: NodeId, doing: &str, error: &dyn std::error::Error) -> BuildError {
+        let text = chain(error);
+        self.at(node, if doing.is_empty() { text } else { format!("{doing}: {text}") })
+    }
+
+    /// Returns how root file systems are put together here; tried out at the first need.
+    pub fn driver(&self) -> Result<&Driver, BuildError> {
+        if let Some(driver) = self.driver.get() {
+            return Ok(driver);
+        }
+        let driver = self.engine.driver()?;
+        Ok(self.driver.get_or_init(|| driver))
+    }
+
+    /// Returns what the host allows a sandbox; asked at the first need.
+    pub fn host(&self) -> Result<&HostFacts, BuildError> {
+        if let Some(host) = self.host.get() {
+            return Ok(host);
+        }
+        let host = self.engine.host_facts()?;
+        Ok(self.host.get_or_init(|| host))
+    }
+
+    /// Returns the directories of a chain's layers, top first, unpacking what is not there yet.
+    pub fn lowers(&self, chain: &Chain) -> Result<Vec<PathBuf>, BuildError> {
+        let store = self.engine.store;
+        let layers: Vec<ChainLayer> = chain.layers().into_iter().rev().filter(|l| !l.empty).collect();
+        let mut dirs = Vec::with_capacity(layers.len());
+        if let Some(base) = layers.iter().find_map(|l| l.base) {
+            dirs.extend(self.base_dirs(base)?);
+        }
+        for layer in layers.iter().filter(|l| l.base.is_none()) {
+            let dir = store.layer_dir(&layer.id).map_err(|e| BuildError::caused("looking for a layer", &e))?;
+            dirs.push(dir.ok_or_else(|| {
+                BuildError::plain(format!("layer {} has gone from the store", layer.id)).hint("build again with --no-cache")
+            })?);
+        }
+        dirs.reverse();
+        Ok(dirs)
+    }
+
+    /// Returns the directories of a base image's layers, bottom first. One thread unpacks, others wait for it.
+    fn base_dirs(&self, base: NodeId) -> Result<Vec<PathBuf>, BuildError> {
+        let image = self.inputs.image(self.graph, base).expect("a base layer comes from a resolved image");
+        let turn = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner).entry(base).or_default().clone();
+        let mut dirs = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if dirs.is_empty() {
+            let sources = self.inputs.sources();
+            let unpacked = sources.ensure_layers(&image.layers, self.driver()?, self.engine.ownership);
+            *dirs = unpacked.map_err(|e| self.failed(base, "unpacking the base image", &e))?;
+        }
+        Ok(dirs.clone())
+    }
+
+    /// The steps as they are shown.
+    pub fn plan(&self) -> Vec<StepInfo> {
+        let mut infos = Vec::new();
+        for (node, step) in self.graph.nodes.iter().zip(&self.steps) {
+            if step.is_none() {
+                continue;
+            }
+            let siblings = || self.graph.nodes.iter().filter(|n| n.stage == node.stage && !matches!(n.op, Op::Base(_)));
+            // Counted with FROM, as BuildKit does.
+            let of = siblings().count() + 1;
+            let number = siblings().position(|n| std::ptr::eq(n, node)).map_or(1, |p| p + 2);
+            let stage = self.graph.stages.iter().find(|s| s.index == node.stage);
+            let stage = stage.and_then(|s| s.name.clone()).unwrap_or_else(|| format!("stage-{}", node.stage));
+            let title = node.title.split_once("] ").map_or(node.title.as_str(), |(_, t)| t).to_string();
+            infos.push(StepInfo { title, stage, number, of });
+        }
+        infos
+    }
+}

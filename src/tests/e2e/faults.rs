@@ -1,0 +1,77 @@
+//! Builds that are interrupted, killed or broken: what they leave behind.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{World, mounts, processes};
+
+/// Starts a build whose RUN prints `ready` and then ignores signals, and returns once it runs.
+fn hanging_build(w: &World) -> std::process::Child {
+    w.file("Dockerfile", "FROM base\nRUN echo done-before > /before\nRUN trap '' INT TERM; echo ready > /ready; while :; do sleep 0.1; done\n");
+    let child = w.build_command(&["-t", "t"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !processes(&w.path("store")).is_empty() && !sandbox_runs() {
+        assert!(Instant::now() < deadline, "the step never started");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child
+}
+
+fn sandbox_runs() -> bool {
+    processes(std::path::Path::new("trap '' INT TERM; echo ready")).iter().any(|p| !p.contains("ply"))
+}
+
+#[test]
+fn signals_end_a_build_soon_and_nothing_stays() {
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
+        let w = World::new();
+        let before = mounts();
+        let mut child = hanging_build(&w);
+        let start = Instant::now();
+        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        assert_eq!(processes(&w.path("store")), Vec::<String>::new());
+        assert_eq!(mounts(), before);
+        assert_eq!(std::fs::read_dir(w.path("store/tmp")).unwrap().count(), 0);
+        w.ply(&["fsck"]).ok();
+    }
+}
+
+#[test]
+fn a_build_killed_outright_leaves_a_clean_store_that_the_next_build_uses() {
+    let w = World::new();
+    let before = mounts();
+    let mut child = hanging_build(&w);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    w.ply(&["fsck"]).ok();
+    assert_eq!(mounts(), before);
+    let done = w.image("FROM base\nRUN echo done-before > /before\nRUN echo after > /after\n").ok();
+    assert_eq!(w.out(&["cat", "/before", "/after"]), "done-before\nafter\n", "{}", done.stderr);
+    assert_eq!(processes(&w.path("store")), Vec::<String>::new());
+}
+
+#[test]
+fn processes_left_by_a_step_are_killed_with_it() {
+    let w = World::new();
+    let start = Instant::now();
+    w.image("FROM base\nRUN sleep 98.76 & \n").ok();
+    assert!(start.elapsed() < Duration::from_secs(30));
+    assert_eq!(processes(std::path::Path::new("98.76")), Vec::<String>::new());
+}
+
+#[test]
+fn prune_and_du_and_fsck_tell_and_free() {
+    let w = World::new();
+    w.image("FROM base\nRUN dd if=/dev/zero of=/big bs=1M count=8\n").ok();
+    assert!(w.ply(&["du"]).ok().stdout.contains('M'));
+    w.ply(&["rmi", "t"]).ok();
+    w.ply(&["prune", "--all", "--force"]).ok();
+    w.ply(&["fsck", "--deep"]).ok();
+    w.image("FROM base\nRUN echo again > /a\n").ok();
+    assert_eq!(w.out(&["cat", "/a"]), "again\n");
+}
