@@ -20,6 +20,8 @@ pub mod resolve;
 mod select;
 mod selection;
 pub mod stat_cache;
+#[cfg(test)]
+pub(crate) mod tests;
 mod tree;
 mod walk;
 

@@ -83,6 +83,17 @@ struct Above {
     taken: bool,
 }
 
+/// A directory that is being listed.
+struct Level {
+    dir: OwnedFd,
+    /// What is still to come.
+    names: std::vec::IntoIter<Vec<u8>>,
+    trails: Trails,
+    /// How long the two paths are here.
+    tree_length: usize,
+    length: usize,
+}
+
 #[derive(Default)]
 struct Trails {
     ignore: Trail,
@@ -127,65 +138,69 @@ impl<'a> Walk<'a> {
                 trails.ignore = ignore.enter(&trails.ignore, &so_far, true).1;
             }
         }
-        self.directory(dir, &trails)
-    }
-
-    fn directory(&mut self, dir: BorrowedFd<'_>, trails: &Trails) -> Result<(), ContextError> {
-        if self.above.len() > MAX_DEPTH {
-            return Err(ContextError::TooDeep { path: printable(&self.tree_path), limit: MAX_DEPTH });
-        }
-        for name in list(dir).map_err(|e| ContextError::path(&self.tree_path, e))? {
-            let (tree_len, len) = (self.tree_path.len(), self.path.len());
+        let mut levels = vec![self.level(dir.try_clone_to_owned().map_err(|e| self.io("opening directory", e))?, trails)?];
+        while let Some(level) = levels.last_mut() {
+            self.tree_path.truncate(level.tree_length);
+            self.path.truncate(level.length);
+            let Some(name) = level.names.next() else {
+                levels.pop();
+                self.above.truncate(levels.len().saturating_sub(1));
+                continue;
+            };
             push(&mut self.tree_path, &name);
             push(&mut self.path, &name);
-            self.child(dir, &name, trails)?;
-            self.tree_path.truncate(tree_len);
-            self.path.truncate(len);
+            if let Some((opened, below)) = self.child(level.dir.as_fd(), &name, &level.trails)? {
+                if levels.len() > MAX_DEPTH {
+                    return Err(ContextError::TooDeep { path: printable(&self.tree_path), limit: MAX_DEPTH });
+                }
+                levels.push(self.level(opened, below)?);
+            }
         }
         Ok(())
     }
 
-    fn child(&mut self, dir: BorrowedFd<'_>, name: &[u8], trails: &Trails) -> Result<(), ContextError> {
+    fn level(&self, dir: OwnedFd, trails: Trails) -> Result<Level, ContextError> {
+        let names = list(dir.as_fd()).map_err(|e| ContextError::path(&self.tree_path, e))?.into_iter();
+        Ok(Level { dir, names, trails, tree_length: self.tree_path.len(), length: self.path.len() })
+    }
+
+    /// Lists one name in `dir`; a directory to be entered is returned, and stands in `above` until it is left.
+    fn child(&mut self, dir: BorrowedFd<'_>, name: &[u8], trails: &Trails) -> Result<Option<(OwnedFd, Trails)>, ContextError> {
         let (meta, xattrs) = match self.tree.meta(dir, name) {
             Ok(found) => found,
             // Gone since the directory was listed: as if it had gone before.
-            Err(Errno::NOENT) => return Ok(()),
-            Err(e) => return Err(ContextError::io("examining", &self.tree_path, e)),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(self.io("examining", e)),
         };
         let is_directory = meta.kind == FileKind::Directory;
         let (decision, below) = self.decide(trails, is_directory);
         self.include_matched |= decision.included && !decision.hidden;
         self.as_is &= !decision.hidden && decision.taken && self.tree.owner(&meta) == (meta.uid, meta.gid);
-        if !is_directory {
-            if !decision.hidden {
-                self.reveal();
-                if decision.taken {
-                    self.list_above();
-                    let entry = self.entry(dir, name, &meta, xattrs)?;
-                    self.add(entry, &meta);
-                }
-            }
-            return Ok(());
-        }
         if !decision.hidden {
             self.reveal();
         }
-        if !decision.enter {
-            return Ok(());
+        if !is_directory {
+            if !decision.hidden && decision.taken {
+                self.list_above();
+                let entry = self.entry(dir, name, &meta, xattrs)?;
+                self.add(entry, &meta);
+            }
+            return Ok(None);
         }
-        let opened = self.open(dir, name)?;
+        if !decision.enter {
+            return Ok(None);
+        }
+        let opened = resolve::open_directory_at(dir, name).map_err(|e| self.io("opening directory", e))?;
         let xattrs = match xattrs {
             Some(xattrs) => xattrs,
-            None => xattrs_at(&opened, b"").map_err(|e| ContextError::io("reading attributes of", &self.tree_path, e))?,
+            None => xattrs_at(&opened, b"").map_err(|e| self.io("reading attributes of", e))?,
         };
         let entry = self.entry(dir, name, &meta, Some(xattrs))?;
         self.above.push(Above { entry: Some(entry), hidden: decision.hidden, taken: decision.taken });
         if !decision.hidden && decision.taken {
             self.list_above();
         }
-        self.directory(opened.as_fd(), &below)?;
-        self.above.pop();
-        Ok(())
+        Ok(Some((opened, below)))
     }
 
     /// Asks all filters about the current path.
@@ -252,11 +267,11 @@ impl<'a> Walk<'a> {
     }
 
     fn entry(&self, dir: BorrowedFd<'_>, name: &[u8], meta: &Meta, xattrs: Option<Xattrs>) -> Result<Entry, ContextError> {
-        entry(self.tree, dir, name, &self.path, meta, xattrs).map_err(|e| ContextError::io("reading link", &self.tree_path, e))
+        entry(self.tree, dir, name, &self.path, meta, xattrs).map_err(|e| self.io("reading link", e))
     }
 
-    fn open(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, ContextError> {
-        resolve::open_directory_at(dir, name).map_err(|e| ContextError::io("opening directory", &self.tree_path, e))
+    fn io(&self, action: &'static str, e: impl Into<std::io::Error>) -> ContextError {
+        ContextError::io(action, &self.tree_path, e)
     }
 }
 

@@ -28,9 +28,9 @@ mod workdir;
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use crate::context::{self, Hashing, Node, SelectError, SelectedSource, Selection, SourceTree, Wanted, open_file, resolve};
+use crate::context::{self, Hashing, Node, SelectError, SelectedSource, Selection, SourceTree, Stamp, Wanted, open_file, resolve};
 use crate::graph::{AddOptions, CopyOp, CopySource};
-use crate::path::{Ownership, Root, Time, printable, split};
+use crate::path::{Meta, Ownership, Root, Time, printable, split};
 
 pub use chmod::{Chmod, ChmodError};
 pub use error::{CopyCause, CopyError};
@@ -119,7 +119,7 @@ pub fn execute(
         context,
         owner,
         to: Destination::new(dest, &op.dest, Chmod::made_directory(chmod.as_ref()), owner.unwrap_or((0, 0)), context.ownership),
-        placer: Placer { chmod: chmod.as_ref(), owner, ownership: context.ownership, copier: file::Copier::new() },
+        placer: Placer { chmod: chmod.as_ref(), owner, ownership: context.ownership, for_image: true, copier: file::Copier::new() },
     };
     for (index, source) in op.sources.iter().enumerate() {
         let fail = |cause| CopyError { index: Some(index), cause };
@@ -177,7 +177,12 @@ impl Step<'_> {
         if !before.same_content(&entry.stamp) {
             return Err(changed());
         }
-        self.unpack(&mut file, &shown)
+        let unpacked = self.unpack(&mut file, &shown)?;
+        let after = rustix::fs::fstat(&file).map_err(io)?;
+        match Stamp::from(&Meta::from(&after)).same_content(&before) {
+            true => Ok(unpacked),
+            false => Err(changed()),
+        }
     }
 
     fn unpack(&mut self, file: &mut File, shown: &str) -> Result<bool, CopyCause> {

@@ -24,6 +24,8 @@ pub(super) struct Placer<'a> {
     pub(super) chmod: Option<&'a Chmod>,
     pub(super) owner: Option<(u32, u32)>,
     pub(super) ownership: Ownership,
+    /// Whether the files become part of a layer, where some names have a meaning.
+    pub(super) for_image: bool,
     pub(super) copier: Copier,
 }
 
@@ -78,7 +80,7 @@ impl Placer<'_> {
     }
 
     fn enter<'e>(&self, level: &Level<'_>, name: &[u8], entry: &'e Entry, in_tree: &[u8], in_image: &[u8]) -> Result<Level<'e>, CopyCause> {
-        check_name(name, in_image)?;
+        self.check_name(name, in_image)?;
         let made = match rustix::fs::mkdirat(&level.to, name, Mode::RWXU) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
@@ -114,7 +116,7 @@ impl Placer<'_> {
         name: &[u8],
         in_image: &[u8],
     ) -> Result<(), CopyCause> {
-        check_name(name, in_image)?;
+        self.check_name(name, in_image)?;
         clear(to, name, in_image)?;
         let made = match &entry.node {
             Node::Directory => return Ok(()),
@@ -146,7 +148,7 @@ impl Placer<'_> {
 
     /// Puts a file that the caller holds: a heredoc, a download.
     pub(super) fn file(&mut self, content: &mut dyn std::io::Read, mode: u32, mtime: Time, spot: &Spot) -> Result<(), CopyCause> {
-        check_name(&spot.name, &spot.path)?;
+        self.check_name(&spot.name, &spot.path)?;
         clear(spot.dir.as_fd(), &spot.name, &spot.path)?;
         let mut file: File = create_file_at(&spot.dir, &spot.name, 0o600).map_err(|e| writing("creating", &spot.path, e))?;
         std::io::copy(content, &mut file).map_err(|source| CopyCause::Io { action: "writing", path: printable(&spot.path), source })?;
@@ -159,7 +161,7 @@ impl Placer<'_> {
 
     /// Links a file to one that was put before; no: it has as many names as the file system allows.
     fn link(&self, top: BorrowedFd<'_>, first: &[u8], to: BorrowedFd<'_>, name: &[u8], in_image: &[u8]) -> Result<bool, CopyCause> {
-        check_name(name, in_image)?;
+        self.check_name(name, in_image)?;
         clear(to, name, in_image)?;
         let (parent, first_name) = split(first).ok_or_else(|| CopyCause::Changed { path: printable(first) })?;
         let from = resolve::open_directory(top, parent).map_err(|e| writing("opening directory", in_image, e))?;
@@ -167,6 +169,13 @@ impl Placer<'_> {
             Ok(()) => Ok(true),
             Err(Errno::MLINK) => Ok(false),
             Err(e) => Err(writing("creating hard link", in_image, e)),
+        }
+    }
+
+    fn check_name(&self, name: &[u8], in_image: &[u8]) -> Result<(), CopyCause> {
+        match self.for_image && name.starts_with(b".wh.") {
+            true => Err(CopyCause::ReservedName { path: printable(in_image) }),
+            false => Ok(()),
         }
     }
 
@@ -189,13 +198,6 @@ fn clear(dir: BorrowedFd<'_>, name: &[u8], in_image: &[u8]) -> Result<(), CopyCa
             Err(CopyCause::FileOverDirectory { path: printable(in_image) })
         }
         Ok(_) => rustix::fs::unlinkat(dir, name, AtFlags::empty()).map_err(|e| writing("removing", in_image, e)),
-    }
-}
-
-fn check_name(name: &[u8], in_image: &[u8]) -> Result<(), CopyCause> {
-    match name.starts_with(b".wh.") {
-        true => Err(CopyCause::ReservedName { path: printable(in_image) }),
-        false => Ok(()),
     }
 }
 
