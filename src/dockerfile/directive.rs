@@ -20,8 +20,11 @@ const KNOWN: [&str; 3] = ["syntax", "escape", "check"];
 pub(super) fn read(source: &Arc<Source>, check: Option<&str>) -> Result<(Directives, usize), Diagnostic> {
     let text = source.text();
     let start = if text.starts_with(BOM) { BOM.len_utf8() } else { 0 };
-    let (zone, end) = zone(source, start, true)?;
-    let escape = match zone.iter().find(|found| found.name == "escape") {
+    let zone = zone(source, start, true);
+    if let Some(error) = zone.error {
+        return Err(error);
+    }
+    let escape = match zone.found.iter().find(|found| found.name == "escape") {
         None => '\\',
         Some(found) => match found.value.value.as_str() {
             "\\" => '\\',
@@ -33,18 +36,31 @@ pub(super) fn read(source: &Arc<Source>, check: Option<&str>) -> Result<(Directi
         },
     };
     let early = start + shebang(&text[start..]);
-    // A directive twice in this zone alone stands after a `#!` line: BuildKit takes what came before it.
-    let early_zone = if early == start { zone } else { self::zone(source, early, false).map(|(zone, _)| zone).unwrap_or_default() };
-    let value = |name: &str| early_zone.iter().find(|found| found.name == name && !found.indented).map(|found| found.value.clone());
+    let shown = if early == start { &zone.found } else { &self::zone(source, early, false).found };
+    let shown = shown.iter().take_while(|found| !found.indented);
+    let value = |name: &str| shown.clone().find(|found| found.name == name).map(|found| found.value.clone());
     let check = match (check, value("check")) {
-        (Some(given), _) => parse_check(given).map_err(|message| Diagnostic::error(source, Span::default(), message))?,
+        (Some(given), _) => {
+            parse_check(given).map_err(|message| Diagnostic { source: None, ..Diagnostic::error(source, Span::default(), message) })?
+        }
         (None, Some(found)) => {
             let first = found.value.split(' ').next().unwrap_or_default();
-            parse_check(first).map_err(|message| Diagnostic::error(source, found.span, message))?
+            parse_check(first).map_err(|message| {
+                let error = Diagnostic::error(source, found.span, message);
+                if first.len() < found.value.len() { error.hint("the options end at the first space") } else { error }
+            })?
         }
         (None, None) => CheckConfig::default(),
     };
-    Ok((Directives { escape, syntax: value("syntax"), check }, end))
+    Ok((Directives { escape, syntax: value("syntax"), check }, zone.end))
+}
+
+struct Zone {
+    found: Vec<Found>,
+    /// Where the first line after the zone starts.
+    end: usize,
+    /// A directive that stands twice ends the zone.
+    error: Option<Diagnostic>,
 }
 
 struct Found {
@@ -53,8 +69,8 @@ struct Found {
     indented: bool,
 }
 
-/// Reads known directives from `at` on, until a line that is none; returns them and where that line starts.
-fn zone(source: &Arc<Source>, mut at: usize, indent: bool) -> Result<(Vec<Found>, usize), Diagnostic> {
+/// Reads known directives from `at` on, until a line that is none.
+fn zone(source: &Arc<Source>, mut at: usize, indent: bool) -> Zone {
     let text = source.text();
     let mut found: Vec<Found> = Vec::new();
     while at < text.len() {
@@ -67,12 +83,13 @@ fn zone(source: &Arc<Source>, mut at: usize, indent: bool) -> Result<(Vec<Found>
         let start = at + (value.as_ptr() as usize - line.as_ptr() as usize);
         let value = Word::new(value.to_owned(), Span::new(start, start + value.len()));
         if found.iter().any(|earlier| earlier.name == name) {
-            return Err(Diagnostic::error(source, value.span, format!("the `{name}` parser directive can be used only once")));
+            let error = Diagnostic::error(source, value.span, format!("the `{name}` parser directive can be used only once"));
+            return Zone { found, end: at, error: Some(error) };
         }
         found.push(Found { name, value, indented });
         at += length;
     }
-    Ok((found, at))
+    Zone { found, end: at, error: None }
 }
 
 /// Splits `name = value`; the name is lower-cased, the value trimmed and not empty.
@@ -93,6 +110,18 @@ pub(super) fn split(comment: &str) -> Option<(String, &str)> {
 /// Returns the length of a `#!` line at the start of `text`.
 fn shebang(text: &str) -> usize {
     if text.starts_with("#!") { text.split_inclusive('\n').next().map_or(0, str::len) } else { 0 }
+}
+
+/// Tells whether `# syntax=` asks for a frontend that is not the Dockerfile language as it is built in.
+///
+/// The official images are, from any registry and in any version: `docker/dockerfile`, `docker/dockerfile-upstream`.
+pub fn is_foreign(syntax: &str) -> bool {
+    let image = syntax.split(' ').next().unwrap_or_default();
+    let image = image.split('@').next().unwrap_or_default();
+    let (folder, last) = image.rsplit_once('/').unwrap_or(("", image));
+    let name = last.split(':').next().unwrap_or_default();
+    let official = matches!(name, "dockerfile" | "dockerfile-upstream") && folder.rsplit('/').next() == Some("docker");
+    !official && image != "dockerfile.v0"
 }
 
 /// Parses `skip=A,B;error=true;experimental=C`; `all` stands for every rule.
@@ -132,5 +161,88 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Escape character, syntax, checks, and the line after the zone.
+    type Read<S> = (char, Option<S>, CheckConfig, usize);
+
+    fn read_text(text: &str, check: Option<&str>) -> Result<Read<String>, String> {
+        let source = Source::new("Dockerfile", text);
+        let (directives, end) = read(&source, check).map_err(|error| error.to_string())?;
+        Ok((directives.escape, directives.syntax.map(|word| word.value), directives.check, source.line(end as u32)))
+    }
+
+    #[test]
+    fn reads_the_zone_of_directives() {
+        let skip = |rules: &[&str]| CheckConfig { skip: rules.iter().map(|rule| rule.to_string()).collect(), ..CheckConfig::default() };
+        let none = CheckConfig::default;
+        let cases: [(&str, Read<&str>); 15] = [
+            ("FROM a", ('\\', None, none(), 1)),
+            ("# escape=`\nFROM a", ('`', None, none(), 2)),
+            ("\u{FEFF}# escape=`\nFROM a", ('`', None, none(), 2)),
+            ("#  EsCaPe =  ` \r\nFROM a", ('`', None, none(), 2)),
+            ("  # escape=`\nFROM a", ('`', None, none(), 2)),
+            ("# syntax = x/y:1 z \n# escape=`\n", ('`', Some("x/y:1 z"), none(), 3)),
+            ("# plain\n# escape=`\n", ('\\', None, none(), 1)),
+            ("# flavour=vanilla\n# escape=`\n", ('\\', None, none(), 1)),
+            ("\n# escape=`\n", ('\\', None, none(), 1)),
+            ("# escape=\n# escape=`\n", ('\\', None, none(), 1)),
+            ("# check=skip=A,B\nFROM a", ('\\', None, skip(&["A", "B"]), 2)),
+            ("  # check=skip=A\nFROM a", ('\\', None, none(), 2)),
+            ("#!/usr/bin/x\n# check=skip=A\n# escape=`\n", ('\\', None, skip(&["A"]), 1)),
+            ("#!/usr/bin/x\n# check=skip=A\n# check=skip=B\n", ('\\', None, skip(&["A"]), 1)),
+            ("  # escape=`\n# check=skip=A\n", ('`', None, none(), 3)),
+        ];
+        for (text, (escape, syntax, check, line)) in cases {
+            assert_eq!(read_text(text, None), Ok((escape, syntax.map(str::to_owned), check, line)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_malformed_directives() {
+        let cases = [
+            ("# escape=x\n", "Dockerfile:1:10: the escape directive must be `\\` or a backtick, not `x`"),
+            ("# escape= \n", "Dockerfile:1:10: the escape directive must be `\\` or a backtick, not ` `"),
+            ("# escape=`\n# ESCAPE=`\n", "Dockerfile:2:10: the `escape` parser directive can be used only once"),
+            ("# check=skip\n", "Dockerfile:1:9: invalid check option `skip`: must be skip=, error= or experimental="),
+            ("# check=skip=A; error=true\n", "Dockerfile:1:9: invalid check option ``: must be skip=, error= or experimental="),
+            ("# check=warn=x\n", "Dockerfile:1:9: invalid check option `warn`: must be skip, error or experimental"),
+            ("# check=error=maybe\n", "Dockerfile:1:9: invalid check option `error=maybe`: error must be true or false"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(read_text(text, None), Err(expected.to_owned()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_given_check_replaces_the_directive() {
+        let given = CheckConfig { error: true, skip_all: true, experimental_all: true, ..CheckConfig::default() };
+        assert_eq!(read_text("# check=skip=A\n", Some("skip=all;error=1; experimental = all")).map(|read| read.2), Ok(given));
+        assert_eq!(read_text("# check=skip=A\n", Some("")).map(|read| read.2), Ok(CheckConfig::default()));
+        assert_eq!(read_text("FROM a", Some("x")), Err("invalid check option `x`: must be skip=, error= or experimental=".to_owned()));
+    }
+
+    #[test]
+    fn knows_the_official_frontends() {
+        let cases = [
+            ("docker/dockerfile", false),
+            ("docker/dockerfile:1.4", false),
+            ("docker.io/docker/dockerfile:1@sha256:00", false),
+            ("mirror.example:5000/docker/dockerfile:1-labs", false),
+            ("docker/dockerfile-upstream:master", false),
+            ("docker/dockerfile:1 --flag", false),
+            ("dockerfile.v0", false),
+            ("dockerfile:1", true),
+            ("someone/dockerfile", true),
+            ("docker/other", true),
+        ];
+        for (syntax, expected) in cases {
+            assert_eq!(is_foreign(syntax), expected, "{syntax}");
+        }
     }
 }

@@ -187,6 +187,14 @@ impl<'l> Text<'l> {
             _ => Span::new(self.place(self.at), self.place(end - 1) + 1),
         }
     }
+    /// Returns the text for a message: a long one is cut.
+    pub fn brief(self) -> String {
+        const LONGEST: usize = 60;
+        match self.text.char_indices().nth(LONGEST) {
+            None => self.text.to_owned(),
+            Some((cut, _)) => format!("{}…", &self.text[..cut]),
+        }
+    }
     /// Returns the text with its place.
     pub fn word(self) -> Word {
         Word::new(self.text.to_owned(), self.span())
@@ -196,5 +204,68 @@ impl<'l> Text<'l> {
         let after = self.map.partition_point(|piece| piece.line <= at);
         let piece = self.map[after.saturating_sub(1)];
         piece.source + (at - piece.line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns each logical line with the place of each of its words.
+    fn lines(text: &str, escape: char) -> Vec<(String, Vec<&str>)> {
+        let mut lines = Lines::new(text, 0, escape);
+        let mut found = Vec::new();
+        while let Some(line) = lines.next_line() {
+            let whole = line.text();
+            let places = whole.text.split_inclusive(' ').scan(0, |at, word| {
+                let start = std::mem::replace(at, *at + word.len());
+                let Span { start, end } = whole.slice(start..start + word.len()).trim().span();
+                Some(&text[start as usize..end as usize])
+            });
+            found.push((whole.text.to_owned(), places.filter(|place| !place.is_empty()).collect()));
+        }
+        found
+    }
+
+    #[test]
+    fn joins_lines_and_keeps_their_places() {
+        type Expected<'a> = &'a [(&'a str, &'a [&'a str])];
+        let cases: [(&str, char, Expected<'_>); 14] = [
+            ("", '\\', &[]),
+            ("\n  \n# a\n", '\\', &[]),
+            ("  a b  ", '\\', &[("a b  ", &["a", "b"])]),
+            ("a\r\nb\r\r\n", '\\', &[("a", &["a"]), ("b", &["b"])]),
+            ("a \\\n b", '\\', &[("a  b", &["a", "b"])]),
+            ("a\\ \t\nb", '\\', &[("ab", &["a\\ \t\nb"])]),
+            ("a\\\\\nb", '\\', &[("a\\\\", &["a\\\\"]), ("b", &["b"])]),
+            ("a\\\\\\\nb", '\\', &[("a\\\\\\", &["a\\\\\\"]), ("b", &["b"])]),
+            ("\\\na", '\\', &[("a", &["a"])]),
+            ("a \\\n# b \\\n\n c", '\\', &[("a  c", &["a", "c"])]),
+            ("a \\\n", '\\', &[("a ", &["a"])]),
+            ("a `\nb \\\nc", '`', &[("a b \\", &["a", "b", "\\"]), ("c", &["c"])]),
+            ("a # b", '\\', &[("a # b", &["a", "#", "b"])]),
+            ("é \\\n日", '\\', &[("é 日", &["é", "日"])]),
+        ];
+        for (text, escape, expected) in cases {
+            let expected: Vec<(String, Vec<&str>)> = expected.iter().map(|(line, places)| (line.to_string(), places.to_vec())).collect();
+            assert_eq!(lines(text, escape), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_ends_at_its_name_alone() {
+        let cases = [
+            ("a\nE\nrest", false, Some("a\n")),
+            ("E", false, Some("")),
+            ("E\r\n", false, Some("")),
+            ("\tE\n E\nE \nE\n", false, Some("\tE\n E\nE \n")),
+            ("\ta\n\t\tE\n", true, Some("\ta\n")),
+            ("a\r\nE", false, Some("a\r\n")),
+            ("a\n E", true, None),
+            ("", false, None),
+        ];
+        for (text, chomp, expected) in cases {
+            assert_eq!(Lines::new(text, 0, '\\').heredoc_body("E", chomp).map(|body| body.text), expected, "{text:?}");
+        }
     }
 }

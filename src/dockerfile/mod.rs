@@ -29,7 +29,12 @@ mod shape;
 mod stage;
 mod typed;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
+
+pub use directive::is_foreign as is_foreign_frontend;
 
 use instruction::{File, Instruction, Kind};
 use lines::{Line, Lines};

@@ -168,8 +168,8 @@ fn flag(line: Text<'_>, pair: Pair<'_, Rule>) -> Flag {
     }
     let span = line.slice(start..end).span();
     let value = value_at.map(|(cut, at)| Word::new(text[cut..].to_owned(), line.slice(at..end).span()));
-    let name = text[..value_at.map_or(text.len(), |(cut, _)| cut - 1)].to_owned();
-    Flag { name: name.trim_start_matches("--").to_owned(), value, span }
+    let name = text["--".len()..value_at.map_or(text.len(), |(cut, _)| cut - 1)].to_owned();
+    Flag { name, value, span }
 }
 
 fn arguments<'l>(context: Context<'_>, command: Option<Command>, rest: Text<'l>, depth: usize) -> Result<Args<'l>, Diagnostic> {
@@ -259,8 +259,8 @@ fn pairs<'l>(context: Context<'_>, rest: Text<'l>, name: &str) -> Result<Args<'l
     let Some(first) = words.first() else { return Ok(Args::Nothing) };
     if !first.text.contains('=') {
         let Some(head) = matching(Rule::legacy_key, rest.text) else {
-            let message = format!("{name} must have two arguments, a name and a value: `{}` has no value", first.text);
-            return Err(Diagnostic::error(context.source, first.span(), message).hint(format!("write `{name} {}=value`", first.text)));
+            let message = format!("{name} must have two arguments, a name and a value: `{}` has no value", first.brief());
+            return Err(Diagnostic::error(context.source, first.span(), message).hint(format!("write `{name} {}=value`", first.brief())));
         };
         let end = head.as_span().end();
         let key = head.into_inner().next().map_or(0, |word| word.as_span().end());
@@ -269,7 +269,7 @@ fn pairs<'l>(context: Context<'_>, rest: Text<'l>, name: &str) -> Result<Args<'l
     match words.iter().find(|word| !word.text.contains('=')) {
         None => Ok(Args::Pairs(words)),
         Some(word) => {
-            let message = format!("no `=` in `{}`: {name} takes name=value", word.text);
+            let message = format!("no `=` in `{}`: {name} takes name=value", word.brief());
             Err(Diagnostic::error(context.source, word.span(), message).hint("put quotes around a value that holds white space"))
         }
     }

@@ -30,7 +30,8 @@ pub(super) fn read<'f>(source: &Arc<Source>, flags: &'f [Flag], known: &[(&'stat
         let name = &flag.name;
         let Some((_, takes)) = known.iter().find(|(known, _)| known == name) else {
             let error = Diagnostic::error(source, flag.span, format!("unknown flag `--{name}`"));
-            return Err(match suggest::nearest(name, known.iter().map(|(known, _)| *known)) {
+            let other_case = known.iter().map(|(known, _)| *known).find(|known| known.eq_ignore_ascii_case(name));
+            return Err(match other_case.or_else(|| suggest::nearest(name, known.iter().map(|(known, _)| *known))) {
                 Some(near) => error.hint(format!("did you mean `--{near}`?")),
                 None if known.is_empty() => error.hint("this instruction takes no flags; `--` ends them"),
                 None => error,

@@ -85,7 +85,7 @@ impl Reader<'_, '_> {
 
     fn unknown(&self) -> Diagnostic {
         let name = self.shape.name.text;
-        let error = Diagnostic::error(self.source, self.shape.name.span(), format!("unknown instruction `{name}`"));
+        let error = Diagnostic::error(self.source, self.shape.name.span(), format!("unknown instruction `{}`", self.shape.name.brief()));
         let names = COMMANDS.map(|(known, _)| known);
         match suggest::nearest_ignoring_case(name, &names) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
@@ -171,7 +171,7 @@ impl Reader<'_, '_> {
         let (image, alias) = match words.as_slice() {
             [image] => (image.clone(), None),
             [image, keyword, name] if keyword.value.eq_ignore_ascii_case("as") => (image.clone(), Some((keyword.clone(), name.clone()))),
-            _ => return Err(self.from_words(&words)),
+            _ => return Err(self.wrong_from(&words)),
         };
         if let Some((_, name)) = &alias
             && !is_stage_name(&name.value.to_lowercase())
@@ -185,7 +185,7 @@ impl Reader<'_, '_> {
         Ok(From { image, platform: flags.text("platform"), alias, as_keyword })
     }
 
-    fn from_words(&self, words: &[Word]) -> Diagnostic {
+    fn wrong_from(&self, words: &[Word]) -> Diagnostic {
         let error = self.wrong("FROM requires either one or three arguments: FROM image [AS name]");
         match words {
             [_, second, ..] if second.value.starts_with('#') => error.hint("a comment must stand on a line of its own"),
@@ -228,9 +228,11 @@ impl Reader<'_, '_> {
             Some(Command::Maintainer) => return forbidden("MAINTAINER isn't allowed as an ONBUILD trigger"),
             _ => {}
         }
-        let mut text = self.trigger_text().to_owned();
+        let stored = self.trigger_text();
+        let mut text = stored.to_owned();
         heredoc::append(&mut text, &heredocs);
-        let trigger = read(self.source, trigger, heredocs, &[]).ok().map(Box::new);
+        // After `ONBUILD --` BuildKit stores the `--` too, which is no instruction when it fires.
+        let trigger = if stored.trim() == trigger.line.text { read(self.source, trigger, heredocs, &[]).ok().map(Box::new) } else { None };
         Ok(Onbuild { text, trigger })
     }
 }
