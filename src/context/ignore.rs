@@ -95,6 +95,11 @@ impl IgnoreRules {
         self.rules.iter().any(|r| r.negated)
     }
 
+    /// Tells whether some pattern excludes everything at the root: `*`, `**`, `**/*`.
+    pub fn excludes_all(&self) -> bool {
+        self.rules.iter().any(|r| !r.negated && matches!(r.pattern.text(), "*" | "**" | "**/*"))
+    }
+
     /// Tells whether a path (relative to the root, `/` between names, bytes as on disk) is left out.
     pub fn is_ignored(&self, path: impl AsRef<[u8]>) -> bool {
         self.decide(path.as_ref()).is_some_and(|rule| !rule.negated)

@@ -4,9 +4,16 @@
 //! arguments, platforms) comes in as [`Facts`]. A newcomer would expect `lower` to ask for images; it returns
 //! [`Lowered::Needs`] instead, the caller fetches them, adds them to the facts, and calls it again.
 
+pub mod lower;
+pub mod order;
+pub mod uses;
+
+mod mounts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::context::ignore::IgnoreRules;
 use crate::dockerfile::source::{Diagnostic, Source, Span};
 use crate::image::config::ImageConfig;
 use crate::image::platform::Platform;
@@ -40,6 +47,8 @@ pub struct Facts {
     pub add_hosts: Vec<(String, String)>,
     /// Whether the main context was given as a Dockerfile on stdin alone: no files to copy from.
     pub no_context: bool,
+    /// The main context's ignore rules, for the build check `CopyIgnoredFile` and hints; they filter nothing here.
+    pub ignore: Option<Arc<IgnoreRules>>,
 }
 
 /// What `--build-context NAME=VALUE` stands for.
@@ -100,6 +109,9 @@ pub struct BuildGraph {
     pub target: usize,
     /// Findings of the build checks, all of them (also the parser's).
     pub warnings: Vec<Diagnostic>,
+    /// `SOURCE_DATE_EPOCH` as a build argument or a global ARG gives it, in seconds. None: not given, or given as
+    /// `context` or a stage, which the caller finds out.
+    pub epoch: Option<i64>,
 }
 
 /// A stage's result.

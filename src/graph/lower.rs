@@ -1,0 +1,313 @@
+//! From a parsed file and the facts to the build graph.
+//!
+//! ```text
+//! globals ─ stages (FROMs, target, who needs whom) ─ triggers (may add needs) ─ each stage in file order ─ graph
+//! ```
+//!
+//! All that the words of a Dockerfile can say is decided here, so that what runs the graph reads no text any more. A
+//! newcomer would look for the order of execution here; nodes are made in file order, and [`super::order`] finds what can
+//! run side by side.
+//!
+//! Behaviour is BuildKit's (`dockerfile2llb`); the conformance cases and the recorded plans of the corpus hold it.
+
+mod checks;
+mod copy;
+mod globals;
+mod paths;
+mod remote;
+mod run;
+mod scope;
+mod stage;
+mod stages;
+mod text;
+mod values;
+
+use std::collections::BTreeMap;
+
+use crate::dockerfile::check::{self, StageFacts};
+use crate::dockerfile::expand::Expander;
+use crate::dockerfile::instruction::{File, Instruction, Kind};
+use crate::dockerfile::parse_trigger;
+use crate::dockerfile::source::{Diagnostic, Span};
+use crate::image::config::ImageConfig;
+
+use super::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, Node, NodeId, Op, StagePlan, mounts};
+use scope::Scope;
+use stage::Finished;
+use stages::{Dependencies, Origin, StageInfo};
+
+/// Lowers a file to its build graph.
+///
+/// Returns [`Lowered::Needs`] with all images whose configurations are missing from `facts.images` and can be known
+/// so far; triggers of an image may ask for more in the next round. Errors: the first thing that is wrong, at its place.
+pub fn lower(file: &File, facts: &Facts) -> Result<Lowered, Diagnostic> {
+    Lowering::new(file, facts).run()
+}
+
+/// The state of lowering one file.
+struct Lowering<'a> {
+    file: &'a File,
+    facts: &'a Facts,
+    expander: Expander,
+    /// The global scope: automatic arguments and ARGs before the first FROM.
+    globals: Scope,
+    /// Names that a global ARG declares, with or without a value.
+    global_names: Vec<String>,
+    epoch: Option<i64>,
+    by_name: BTreeMap<String, usize>,
+    /// There is one stage, and nothing else that would need a name in titles.
+    alone: bool,
+    nodes: Vec<Node>,
+    bases: BTreeMap<Option<ImageRequest>, NodeId>,
+    finished: Vec<Option<Finished>>,
+    warnings: Vec<Diagnostic>,
+    /// Names that ARG triggers declare.
+    trigger_arguments: Vec<String>,
+    /// Where to report what a trigger says: its FROM.
+    place: Option<Span>,
+}
+
+/// A stage's ONBUILD triggers, parsed.
+type Triggers = Vec<Vec<(String, Instruction)>>;
+
+/// Images that are needed, and where they are named.
+type Needs = Vec<(ImageRequest, Span)>;
+
+impl<'a> Lowering<'a> {
+    fn new(file: &'a File, facts: &'a Facts) -> Self {
+        Self {
+            file,
+            facts,
+            expander: Expander::new(file.directives.escape),
+            globals: Scope::default(),
+            global_names: Vec::new(),
+            epoch: None,
+            by_name: BTreeMap::new(),
+            alone: false,
+            nodes: Vec::new(),
+            bases: BTreeMap::new(),
+            finished: vec![None; file.stages.len()],
+            warnings: Vec::new(),
+            trigger_arguments: Vec::new(),
+            place: None,
+        }
+    }
+
+    fn run(mut self) -> Result<Lowered, Diagnostic> {
+        self.check_default_bases();
+        self.read_globals()?;
+        self.read_epoch()?;
+        let stages = self.read_stages()?;
+        let target = self.find_target()?;
+        let mut dependencies = self.dependencies(&stages)?;
+        if let Some((stage, span)) = stages::cycle(&dependencies) {
+            return Err(self.error(span, format!("circular dependency detected on stage: {}", stages[stage].label)));
+        }
+        let (triggers, needs) = self.triggers(&stages, &mut dependencies, target)?;
+        if !needs.is_empty() {
+            return Ok(Lowered::Needs(needs));
+        }
+        self.trigger_arguments = triggers.iter().flatten().flat_map(|(_, i)| globals::declared(i)).map(str::to_string).collect();
+        let reachable = stages::reachable(&stages, &dependencies, target);
+        for (index, _) in reachable.iter().enumerate().filter(|(_, reached)| **reached) {
+            let finished = self.lower_stage(index, &stages[index], &triggers[index])?;
+            self.finished[index] = Some(finished);
+        }
+        self.finish(&stages, &reachable, target)
+    }
+
+    /// Returns which stages each stage reads, and checks every `from` of the file on the way.
+    fn dependencies(&mut self, stages: &[StageInfo<'a>]) -> Result<Dependencies, Diagnostic> {
+        let mut all: Dependencies = vec![BTreeMap::new(); stages.len()];
+        let mut others = 0;
+        for (index, info) in stages.iter().enumerate() {
+            for instruction in &info.stage.instructions {
+                let origins = self.origins(instruction, None)?;
+                if let Kind::Run(run) = &instruction.kind {
+                    others += run.mounts.iter().filter(|m| mounts::from_of(&m.fields).is_none()).count();
+                }
+                for (origin, span) in origins {
+                    match origin {
+                        Origin::Stage(read) if !info.replaced => {
+                            all[index].entry(read).or_insert(span);
+                        }
+                        Origin::Stage(_) => {}
+                        _ => others += 1,
+                    }
+                }
+            }
+        }
+        self.alone = stages.len() == 1 && others == 0;
+        Ok(all)
+    }
+
+    /// Parses the triggers of all reachable stages, adds what they depend on, and collects the images that are missing.
+    fn triggers(&self, stages: &[StageInfo<'a>], dependencies: &mut Dependencies, target: usize) -> Result<(Triggers, Needs), Diagnostic> {
+        let mut triggers: Triggers = stages.iter().map(|_| Vec::new()).collect();
+        let mut looked_at = vec![false; stages.len()];
+        let mut needs = Needs::new();
+        loop {
+            let reachable = stages::reachable(stages, dependencies, target);
+            let new = |i: &usize| reachable[*i] && !looked_at[*i];
+            let todo: Vec<usize> = (0..stages.len()).filter(new).collect();
+            if todo.is_empty() {
+                break;
+            }
+            for index in todo {
+                looked_at[index] = true;
+                let (info, from) = (&stages[index], stages[index].stage.instruction.span);
+                self.need(&info.base, info.stage.from.image.span, &mut needs);
+                for text in self.trigger_texts(info, stages) {
+                    let parsed =
+                        parse_trigger(&text, '\\').map_err(|e| self.error(from, format!("ONBUILD trigger `{text}`: {}", e.message)))?;
+                    for (origin, span) in self.origins(&parsed, Some(from))? {
+                        if let Origin::Stage(read) = origin {
+                            dependencies[index].entry(read).or_insert(span);
+                        }
+                        self.need(&origin, span, &mut needs);
+                    }
+                    triggers[index].push((text, parsed));
+                }
+                for instruction in info.stage.instructions.iter().filter(|_| !info.replaced) {
+                    for (origin, span) in self.origins(instruction, None)? {
+                        self.need(&origin, span, &mut needs);
+                    }
+                }
+            }
+        }
+        Ok((triggers, needs))
+    }
+
+    fn need(&self, origin: &Origin, span: Span, needs: &mut Needs) {
+        if let Origin::Image(request) = origin
+            && !self.facts.images.contains_key(request)
+            && !needs.iter().any(|(known, _)| known == request)
+        {
+            needs.push((request.clone(), span));
+        }
+    }
+
+    /// Returns the triggers that fire in a stage: those of its base image, or of the stage that it starts from.
+    fn trigger_texts(&self, info: &StageInfo<'_>, stages: &[StageInfo<'_>]) -> Vec<String> {
+        match &info.base {
+            _ if info.replaced => Vec::new(),
+            Origin::Image(request) => self.facts.images.get(request).map(|c| c.config.on_build.clone()).unwrap_or_default(),
+            Origin::Stage(base) if !stages[*base].replaced => {
+                let onbuild = |i: &Instruction| match &i.kind {
+                    Kind::Onbuild(onbuild) => Some(onbuild.text.clone()),
+                    _ => None,
+                };
+                stages[*base].stage.instructions.iter().filter_map(onbuild).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn finish(mut self, stages: &[StageInfo<'a>], reachable: &[bool], target: usize) -> Result<Lowered, Diagnostic> {
+        // A tree of files as the result needs a root file system of its own.
+        if let Some(mut finished) = self.finished[target].take() {
+            let last = self.root_of(target, stages[target].stage.instruction.span, &mut finished);
+            finished.tree = FileTree::Node(last);
+            self.finished[target] = Some(finished);
+        }
+        let facts: Vec<StageFacts> = (reachable.iter().zip(&self.finished))
+            .map(|(built, f)| StageFacts { built: *built, base_has_shell: f.as_ref().is_some_and(|f| f.base_has_shell) })
+            .collect();
+        let mut plans: Vec<StagePlan> = Vec::new();
+        let mut target_place = 0;
+        for (index, finished) in self.finished.iter().enumerate() {
+            let Some(finished) = finished else { continue };
+            let FileTree::Node(last) = finished.tree else { continue };
+            if index == target {
+                target_place = plans.len();
+            }
+            plans.push(StagePlan {
+                index,
+                name: stages[index].stage.name.clone(),
+                platform: finished.platform.clone(),
+                base: finished.base.unwrap_or(last),
+                last,
+                config: if index == target { self.result_config(finished) } else { finished.config.clone() },
+                history: finished.history.clone(),
+            });
+        }
+        self.check_undeclared_arguments();
+        let mut warnings = check::settle(self.file, &facts);
+        warnings.append(&mut self.warnings);
+        warnings.sort_by_key(|w| w.span.start);
+        self.fail_on_findings(&warnings)?;
+        let graph = BuildGraph {
+            source: self.file.source.clone(),
+            nodes: self.nodes,
+            stages: plans,
+            target: target_place,
+            warnings,
+            epoch: self.epoch,
+        };
+        Ok(Lowered::Graph(graph))
+    }
+
+    /// Returns the configuration of the image that is built: the target platform's, with the labels of the command line.
+    fn result_config(&self, finished: &Finished) -> ImageConfig {
+        let mut config = finished.config.clone();
+        config.config.labels.extend(self.facts.labels.iter().cloned());
+        let platform = &self.facts.target_platform;
+        let same = config.os == platform.os && config.architecture == platform.architecture;
+        config.os = platform.os.clone();
+        config.architecture = platform.architecture.clone();
+        let known = |text: &str| Some(text.to_string()).filter(|t| !t.is_empty());
+        if !same || !platform.variant.is_empty() {
+            config.variant = known(&platform.variant);
+        }
+        if !same || !platform.os_version.is_empty() {
+            config.os_version = known(&platform.os_version);
+        }
+        config
+    }
+
+    /// `# check=error=true`: any finding of a rule fails the build.
+    fn fail_on_findings(&self, warnings: &[Diagnostic]) -> Result<(), Diagnostic> {
+        if !self.file.directives.check.error {
+            return Ok(());
+        }
+        let mut rules: Vec<&str> = Vec::new();
+        for rule in warnings.iter().filter_map(|w| w.rule) {
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        }
+        match warnings.iter().find(|w| w.rule.is_some()) {
+            None => Ok(()),
+            Some(first) => Err(self
+                .error(first.span, format!("lint violation found for rules: {}", rules.join(", ")))
+                .label(first.message.clone())
+                .hint("`check=error=true` makes every finding of a build check an error")),
+        }
+    }
+
+    /// Makes an error at a place of the file, or at the FROM whose trigger is being lowered.
+    fn error(&self, span: Span, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::error(&self.file.source, self.at(span), message)
+    }
+
+    /// Returns where to report something.
+    fn at(&self, span: Span) -> Span {
+        self.place.unwrap_or(span)
+    }
+
+    fn push(&mut self, node: Node) -> NodeId {
+        self.nodes.push(node);
+        NodeId(self.nodes.len() - 1)
+    }
+
+    /// Returns the node of a base; equal ones are shared.
+    fn base_node(&mut self, request: Option<&ImageRequest>, stage: usize, span: Span, title: String) -> NodeId {
+        if let Some(id) = self.bases.get(&request.cloned()) {
+            return *id;
+        }
+        let platform = request.map_or_else(|| self.facts.target_platform.clone(), |r| r.platform.clone());
+        let id = self.push(Node { op: Op::Base(request.cloned()), parent: None, stage, span, title, onbuild: None, platform });
+        self.bases.insert(request.cloned(), id);
+        id
+    }
+}

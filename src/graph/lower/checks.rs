@@ -1,0 +1,162 @@
+//! The build checks that need variables, base images, other stages or the ignore file.
+//!
+//! How the rules are worded and switched off is the parser's business (`dockerfile::check`); here they are found. A
+//! finding never changes the graph.
+
+use std::collections::BTreeSet;
+
+use crate::dockerfile::check::{self, Rule};
+use crate::dockerfile::expand::{Env, Expansion};
+use crate::dockerfile::instruction::{Instruction, Stage, Word};
+use crate::dockerfile::source::{Diagnostic, Severity, Span};
+use crate::dockerfile::suggest;
+use crate::image::config::ImageConfig;
+use crate::image::platform::Platform;
+use crate::image::reference::Reference;
+
+use super::Lowering;
+use super::globals::declared;
+
+/// Build arguments that work without ARG.
+const PREDEFINED: [&str; 12] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "FTP_PROXY",
+    "NO_PROXY",
+    "ALL_PROXY",
+    "SOURCE_DATE_EPOCH",
+    "BUILDPLATFORM",
+    "BUILDOS",
+    "BUILDOSVERSION",
+    "BUILDARCH",
+    "BUILDVARIANT",
+    "TARGETSTAGE",
+];
+
+impl Lowering<'_> {
+    /// Notes a finding, unless its rule is switched off. The same finding twice counts once.
+    pub(super) fn find(&mut self, rule: Rule, instruction: &Instruction, span: Span, message: String) {
+        if !check::enabled(rule, &self.file.directives.check, &instruction.skip_checks) {
+            return;
+        }
+        let span = self.at(span);
+        let known = self.warnings.iter().any(|w| w.rule == Some(rule.name()) && w.span == span && w.message == message);
+        if !known {
+            self.warnings.push(Diagnostic::warning(&self.file.source, span, rule.name(), message));
+        }
+    }
+
+    /// UndefinedArgInFrom.
+    pub(super) fn check_from_arguments(&mut self, stage: &Stage, expanded: &Expansion) {
+        let names: BTreeSet<String> = self.globals.names().map(str::to_string).chain(self.global_names.iter().cloned()).collect();
+        for name in expanded.unmatched.iter().filter(|name| !names.contains(*name)) {
+            let near = suggest::nearest(name, names.iter().map(String::as_str));
+            let message = format!("FROM argument `{name}` is not declared{}", did_you_mean(near));
+            self.find(Rule::UndefinedArgInFrom, &stage.instruction, stage.instruction.span, message);
+        }
+    }
+
+    /// RedundantTargetPlatform and FromPlatformFlagConstDisallowed.
+    pub(super) fn check_from_platform(&mut self, stage: &Stage, word: &Word, expanded: &Expansion) {
+        let only_target = expanded.matched.len() == 1 && expanded.matched.contains("TARGETPLATFORM") && expanded.unmatched.is_empty();
+        if only_target && self.globals.value("TARGETPLATFORM") == Some(expanded.text.as_str()) {
+            let message = format!("setting platform to predefined {} in FROM is redundant as this is the default behavior", word.value);
+            self.find(Rule::RedundantTargetPlatform, &stage.instruction, word.span, message);
+        }
+        let constant = expanded.matched.is_empty() && expanded.unmatched.is_empty();
+        let Some(platform) = expanded.text.parse::<Platform>().ok().filter(|_| constant) else { return };
+        let name = stage.name.as_deref().unwrap_or_default();
+        if !name.contains(&platform.os) && !name.contains(&platform.architecture) {
+            let message = format!("FROM --platform flag should not use constant value `{}`", expanded.text);
+            self.find(Rule::FromPlatformFlagConstDisallowed, &stage.instruction, word.span, message);
+        }
+    }
+
+    /// InvalidDefaultArgInFrom: the bases must be names also when no build argument is given.
+    pub(super) fn check_default_bases(&mut self) {
+        let Ok(defaults) = self.apply_globals(&self.file.global_args, &Default::default()) else { return };
+        for stage in &self.file.stages {
+            let word = &stage.from.image;
+            let Ok(expanded) = self.expander.word(&word.value, &defaults) else { return };
+            if Reference::parse(&expanded.text).is_err() {
+                let message = format!("default value for ARG {} results in empty or invalid base image name", word.value);
+                self.find(Rule::InvalidDefaultArgInFrom, &stage.instruction, word.span, message);
+            }
+        }
+    }
+
+    /// InvalidBaseImagePlatform.
+    pub(super) fn check_base_platform(&mut self, stage: &Stage, wanted: &Platform, config: &ImageConfig) {
+        if config.os == wanted.os && config.architecture == wanted.architecture {
+            return;
+        }
+        let actual = Platform::new(&config.os, &config.architecture, config.variant.as_deref().unwrap_or_default());
+        let image = &stage.from.image;
+        let message = format!("base image {} was pulled with platform `{actual}`, expected `{wanted}` for current build", image.value);
+        self.find(Rule::InvalidBaseImagePlatform, &stage.instruction, image.span, message);
+    }
+
+    /// UndefinedVar. `declared` are the names that ARG declared in this stage, also without a value.
+    pub(super) fn check_variables<'n>(
+        &mut self,
+        instruction: &Instruction,
+        unmatched: &BTreeSet<String>,
+        declared: impl Iterator<Item = &'n str> + Clone,
+        scope: &[&str],
+    ) {
+        for name in unmatched {
+            if declared.clone().any(|d| d == name) || name.starts_with("BUILDKIT_SBOM_SCAN_") {
+                continue;
+            }
+            let near = suggest::nearest(name, scope.iter().copied());
+            let message = match near {
+                Some(near) => format!("usage of undefined variable `${name}` (did you mean `${near}`?)"),
+                None => format!("usage of undefined variable `${name}`"),
+            };
+            self.find(Rule::UndefinedVar, instruction, instruction.span, message);
+        }
+    }
+
+    /// CopyIgnoredFile: only without negations, which decide file by file.
+    pub(super) fn check_ignored(&mut self, instruction: &Instruction, source: &str, span: Span, is_add: bool) {
+        let Some(rules) = self.facts.ignore.clone().filter(|r| !r.is_empty() && !r.has_negations()) else { return };
+        let source = crate::context::ignore::clean(source);
+        let root = source == "." || source == "/";
+        if (root && !rules.excludes_all()) || !rules.matches_or_parent_matches(source.trim_start_matches('/')) && !root {
+            return;
+        }
+        let verb = if is_add { "Add" } else { "Copy" };
+        self.find(
+            Rule::CopyIgnoredFile,
+            instruction,
+            span,
+            format!("attempting to {verb} file `{source}` that is excluded by .dockerignore"),
+        );
+    }
+
+    /// Build arguments that no ARG declares do nothing, which is seldom meant.
+    pub(super) fn check_undeclared_arguments(&mut self) {
+        let stages = self.file.stages.iter().flat_map(|s| &s.instructions);
+        let mut names: BTreeSet<&str> = self.file.global_args.iter().chain(stages).flat_map(declared).collect();
+        names.extend(self.trigger_arguments.iter().map(String::as_str));
+        let mut found = Vec::new();
+        for name in self.facts.build_args.keys() {
+            let upper = name.to_uppercase();
+            let known = PREDEFINED.contains(&upper.as_str()) || upper.starts_with("BUILDKIT_") || upper.starts_with("TARGET");
+            if known || names.contains(name.as_str()) {
+                continue;
+            }
+            let near = suggest::nearest(name, names.iter().copied());
+            found.push(Diagnostic {
+                severity: Severity::Warning,
+                hint: Some(format!("no ARG declares it{}", did_you_mean(near))),
+                ..Diagnostic::error(&self.file.source, Span::default(), format!("build argument `{name}` is not used"))
+            });
+        }
+        self.warnings.append(&mut found);
+    }
+}
+
+fn did_you_mean(near: Option<&str>) -> String {
+    near.map(|near| format!(" (did you mean `{near}`?)")).unwrap_or_default()
+}
