@@ -6,6 +6,7 @@
 
 pub mod build;
 pub mod completions;
+pub mod doctor;
 pub mod du;
 pub mod environment;
 pub mod failure;
@@ -13,13 +14,18 @@ pub mod format;
 pub mod fsck;
 pub mod history;
 pub mod images;
+pub mod import;
 pub mod inspect;
 pub mod interrupt;
+pub mod load;
 pub mod prune;
+pub mod pull;
 pub mod rmi;
 pub mod session;
 pub mod stored;
+pub mod switch;
 pub mod tag;
+pub mod transfer;
 pub mod values;
 pub mod version;
 
@@ -28,7 +34,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::environment::Environment;
 use crate::cli::failure::{Failure, RUN_FAILED, USAGE};
@@ -55,9 +61,13 @@ enum Commands {
     History(history::HistoryArgs),
     Tag(tag::TagArgs),
     Rmi(rmi::RmiArgs),
+    Pull(pull::PullArgs),
+    Load(load::LoadArgs),
+    Import(import::ImportArgs),
     Prune(prune::PruneArgs),
     Du(du::DuArgs),
     Fsck(fsck::FsckArgs),
+    Doctor(doctor::DoctorArgs),
     Version(version::VersionArgs),
     #[command(hide = true)]
     Completions(completions::CompletionsArgs),
@@ -90,6 +100,9 @@ enum ImageCommands {
     #[command(alias = "remove")]
     Rm(rmi::RmiArgs),
     Prune(prune::PruneArgs),
+    Pull(pull::PullArgs),
+    Load(load::LoadArgs),
+    Import(import::ImportArgs),
 }
 
 /// Returns the whole command line's description.
@@ -102,7 +115,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let env = Environment::gather();
     let args: Vec<OsString> = args.into_iter().collect();
     let session = Session::new(env, None);
-    let cli = match Cli::try_parse_from(&args) {
+    let cli = match parse(&args) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(explain(&error, &args, &session)),
     };
@@ -118,6 +131,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Parses the command line; switches take `=true` and `=false`, as docker's do.
+fn parse(args: &[OsString]) -> Result<Cli, clap::Error> {
+    let parsed = switch::accept_values(command()).try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m));
+    match parsed {
+        // The help is better off without a `[=<BOOL>]` at each switch.
+        Err(error) if error.kind() == ErrorKind::DisplayHelp => Cli::try_parse_from(args),
+        other => other,
+    }
+}
+
 fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
     match command {
         Commands::Build(args) | Commands::Buildx(Buildx::Build(args)) | Commands::Image(ImageCommands::Build(args)) => {
@@ -128,6 +151,10 @@ fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
         Commands::History(args) | Commands::Image(ImageCommands::History(args)) => history::run(&args, session)?,
         Commands::Tag(args) | Commands::Image(ImageCommands::Tag(args)) => tag::run(&args, session)?,
         Commands::Rmi(args) | Commands::Image(ImageCommands::Rm(args)) => rmi::run(&args, session)?,
+        Commands::Pull(args) | Commands::Image(ImageCommands::Pull(args)) => pull::run(&args, session)?,
+        Commands::Load(args) | Commands::Image(ImageCommands::Load(args)) => load::run(&args, session)?,
+        Commands::Import(args) | Commands::Image(ImageCommands::Import(args)) => import::run(&args, session)?,
+        Commands::Doctor(args) => doctor::run(&args, session)?,
         Commands::Prune(args) | Commands::Buildx(Buildx::Prune(args)) | Commands::Image(ImageCommands::Prune(args)) => {
             prune::run(&args, session)?;
         }
@@ -160,11 +187,12 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         command().debug_assert();
+        switch::accept_values(command()).debug_assert();
     }
 
     #[test]
     fn docker_s_longer_spelling_is_taken() {
-        let cli = Cli::try_parse_from(["ply", "buildx", "build", "--load", "-t", "a", "."]).unwrap();
+        let cli = parse(&["ply", "buildx", "build", "--load", "-t", "a", "."].map(OsString::from)).unwrap();
         assert!(matches!(cli.command, Commands::Buildx(Buildx::Build(args)) if args.load && args.tag == ["a"]));
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::environment::{Colour, Environment};
 use crate::cli::failure::Failure;
+use crate::sandbox::userns::{self, IdPolicy, Identity};
 use crate::ui::style::Paint;
 
 /// One run of the program.
@@ -35,5 +36,12 @@ impl Session {
             Failure::message("there is no place for the store: HOME is not set")
                 .hint("set HOME, or name a directory with --store or PLY_STORE")
         })
+    }
+
+    /// Makes this process able to hold files of other owners and to start sandboxes.
+    ///
+    /// To be called before any thread starts, and before the store is opened.
+    pub fn enter(&self) -> Result<Identity, Failure> {
+        userns::enter(IdPolicy::BestAvailable).map_err(|e| Failure::of(&e).hint("`ply doctor` tells what this host allows"))
     }
 }

@@ -11,8 +11,11 @@ use crate::store::{Image, ImageLayer, Store};
 /// The largest configuration that is read; registries allow 4 MiB for a manifest, and a configuration is of that kind.
 const CONFIG_MAX_BYTES: u64 = 8 << 20;
 
-/// Opens the session's store, making it when nothing is there.
+/// Opens the session's store, making it when nothing is there. To be called before any thread starts.
 pub fn open(session: &Session) -> Result<Store, Failure> {
+    // Files of other ids than the user's can be removed only as root of the user namespace. Where there can be none,
+    // no build made such files, and all else works.
+    let _ = session.enter();
     Store::open(&session.store()?).map_err(|e| Failure::of(&e))
 }
 

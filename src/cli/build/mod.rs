@@ -108,7 +108,7 @@ pub struct BuildArgs {
     #[arg(long, value_enum, value_name = "METHOD", default_value = "build", hide_default_value = true)]
     pub call: Call,
     /// Refuse to build where steps can't be isolated fully
-    #[arg(long, value_enum, value_name = "full", num_args = 0..=1, default_missing_value = "full")]
+    #[arg(long, value_enum, value_name = "full", num_args = 0..=1, require_equals = true, default_missing_value = "full")]
     pub require_isolation: Option<Isolation>,
     /// How many steps may run side by side [default: the number of processors]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -158,6 +158,7 @@ pub fn progress(text: &str) -> Result<Mode, ValueError> {
 pub fn run(args: &BuildArgs, session: &Session) -> Result<(), Failure> {
     let (request, notices) = request::make(args, &session.env)?;
     let stdout_is_free = !request.outputs.iter().any(request::to_stdout);
+    session.enter()?;
     let cancel = interrupt::install()?;
     let progress = Progress::start(mode(args, &session.env)?, session.stderr);
     for notice in notices {
