@@ -35,7 +35,7 @@ mod session;
 mod state;
 mod trees;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -131,8 +131,8 @@ impl Engine<'_> {
     }
 }
 
-/// Builds. `stdin` is read when the request says so.
-pub fn build(engine: &Engine<'_>, request: &BuildRequest, stdin: &mut dyn Read) -> Result<BuildOutcome, BuildError> {
+/// Builds. `stdin` is read, and `stdout` written, when the request says so.
+pub fn build(engine: &Engine<'_>, request: &BuildRequest, stdin: &mut dyn Read, stdout: &mut dyn Write) -> Result<BuildOutcome, BuildError> {
     let start = Instant::now();
     let (inputs, graph) = Inputs::gather(engine, request, stdin)?;
     inputs.warn(&graph);
@@ -150,7 +150,7 @@ pub fn build(engine: &Engine<'_>, request: &BuildRequest, stdin: &mut dyn Read) 
     let ran = run_nodes(&build);
     // What was learnt of the context's files is worth keeping whatever came of the build.
     inputs.save_stat_caches()?;
-    let outcome = ran.and_then(|()| build.go_on()).and_then(|()| build.finish());
+    let outcome = ran.and_then(|()| build.go_on()).and_then(|()| build.finish(stdout));
     build.log(start, &outcome)?;
     engine.store.flush()?;
     outcome

@@ -1,9 +1,10 @@
 //! A finished build's result: configuration, store, tags, archives, and the files that tell of it.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::digest::{DiffId, Digest};
 use crate::dockerfile::source::Severity;
@@ -11,11 +12,12 @@ use crate::fsio;
 use crate::graph::{BuildGraph, NodeId, StagePlan};
 use crate::image::reference::Reference;
 use crate::sandbox::probe::Isolation;
+use crate::snapshot::ReadOnlyTree;
 use crate::store::{BuildRow, BuildStepRow, ImageLayer, NewImage};
 
 use super::assemble::{BuiltLayer, assemble};
 use super::error::BuildError;
-use super::export::{FinishedImage, FinishedLayer, LayerSource};
+use super::export::{Exported, Exporter, FinishedImage, FinishedLayer, LayerSource};
 use super::request::Output;
 use super::session::Build;
 use super::sources::ResolvedImage;
@@ -37,37 +39,60 @@ pub(super) fn checked(graph: &BuildGraph) -> Result<BuildOutcome, BuildError> {
 
 impl Build<'_> {
     /// Makes what was asked for of the finished nodes.
-    pub fn finish(&self) -> Result<BuildOutcome, BuildError> {
+    pub fn finish(&self, stdout: &mut dyn Write) -> Result<BuildOutcome, BuildError> {
         let plan = &self.graph.stages[self.graph.target];
         let image = self.finished_image(plan)?;
-        let id = Digest::of(&image.config_bytes);
-        let mut manifest = None;
-        let to_store = self.request.outputs.is_empty();
-        for names in self.request.outputs.iter().filter_map(|o| if let Output::Image(names) = o { Some(names.as_slice()) } else { None }) {
-            self.keep_image(&image, names)?;
-        }
-        if to_store {
+        let id = Digest::of(&image.config);
+        if self.request.outputs.is_empty() {
             self.keep_image(&image, &[])?;
         }
+        let mut exported = None;
         for output in &self.request.outputs {
             self.go_on()?;
-            let _ = output;
-            manifest = None::<Value>;
+            if let Some(written) = self.export(output, &image, plan, stdout)? {
+                exported = Some(written);
+            }
         }
         if let Some(path) = &self.request.iidfile {
             write_file(path, id.to_string().as_bytes())?;
         }
         if let Some(path) = &self.request.metadata_file {
-            let text = serde_json::to_vec_pretty(&self.metadata(&id, &image, manifest.as_ref())?).expect("a Value is serialisable");
+            let text = serde_json::to_vec_pretty(&self.metadata(&id, &image, exported.as_ref())?).expect("a Value is serialisable");
             write_file(path, &text)?;
         }
         Ok(BuildOutcome { image: Some(id), clean: true })
     }
 
+    /// Writes one output; returns what an archive's manifest is.
+    fn export(&self, output: &Output, image: &FinishedImage, plan: &StagePlan, stdout: &mut dyn Write) -> Result<Option<Exported>, BuildError> {
+        let exporter = Exporter { store: self.engine.store, progress: self.engine.progress };
+        let failed = |e| BuildError::caused("exporting the image", &e);
+        match output {
+            Output::None => Ok(None),
+            Output::Image(names) => self.keep_image(image, names).map(|()| None),
+            Output::Oci(archive) => exporter.oci(image, archive, stdout).map(Some).map_err(failed),
+            Output::Docker(archive) => exporter.docker(image, archive, stdout).map(Some).map_err(failed),
+            Output::Tar(destination) => {
+                let tree = self.result_tree(plan)?;
+                exporter.tar(tree.root(), self.epoch, destination, stdout).map(|()| None).map_err(failed)
+            }
+            Output::Local(path) => {
+                let tree = self.result_tree(plan)?;
+                // As BuildKit's: the files are the caller's.
+                exporter.local(tree.root(), self.epoch, path, Some((0, 0))).map(|()| None).map_err(failed)
+            }
+        }
+    }
+
+    fn result_tree(&self, plan: &StagePlan) -> Result<ReadOnlyTree, BuildError> {
+        let lowers = self.lowers(&self.result(plan.last).chain)?;
+        self.driver()?.mount_readonly(&lowers).map_err(|e| BuildError::caused("mounting the result", &e))
+    }
+
     fn finished_image(&self, plan: &StagePlan) -> Result<FinishedImage, BuildError> {
         let base = self.inputs.image(self.graph, plan.base);
         let base_ids: Vec<DiffId> = base.map(|b| b.layers.iter().map(|l| l.diff_id).collect()).unwrap_or_default();
-        let mut layers: Vec<FinishedLayer> = base.map(base_layers).unwrap_or_default();
+        let mut layers: Vec<FinishedLayer> = base.map(|b| self.base_layers(b)).transpose()?.unwrap_or_default();
         let mut built = Vec::new();
         for node in plan.history.iter().filter_map(|h| h.node) {
             let (layer, finished) = self.built_layer(node)?;
@@ -75,15 +100,28 @@ impl Build<'_> {
             layers.push(finished);
         }
         let config = assemble(plan, &base_ids, &built, self.epoch, self.engine.now_secs());
-        Ok(FinishedImage { config_bytes: config.to_json(), platform: plan.platform.clone(), names: self.names(&[])?, layers, epoch: self.epoch })
+        Ok(FinishedImage { config: config.to_json(), platform: plan.platform.clone(), names: self.names(&[])?, layers })
+    }
+
+    fn base_layers(&self, base: &ResolvedImage) -> Result<Vec<FinishedLayer>, BuildError> {
+        let mut layers = Vec::with_capacity(base.layers.len());
+        for layer in &base.layers {
+            let dir = if layer.blob.is_none() { self.engine.store.layer_dir(&layer.id)? } else { None };
+            let finished = FinishedLayer::of_base(layer, dir);
+            layers.push(finished.ok_or_else(|| BuildError::plain(format!("layer {} of {} has gone from the store", layer.diff_id, base.origin)))?);
+        }
+        Ok(layers)
     }
 
     fn built_layer(&self, node: NodeId) -> Result<(BuiltLayer, FinishedLayer), BuildError> {
         let result = self.result(node);
         let layer = result.layer.expect("a node in the history made a layer");
-        let (diff_id, tar_bytes) = self.diff_id(&layer.id)?;
+        let (diff_id, _) = self.diff_id(&layer.id)?;
+        let path = self.engine.store.layer_dir(&layer.id)?;
+        let path = path.ok_or_else(|| BuildError::plain(format!("layer {} has gone from the store", layer.id)))?;
+        let source = LayerSource::Directory { path, clamp_epoch: self.epoch };
         let built = BuiltLayer { diff_id, created_secs: result.created_secs };
-        Ok((built, FinishedLayer { id: layer.id, diff_id, source: LayerSource::Built { tar_bytes } }))
+        Ok((built, FinishedLayer { id: layer.id, diff_id, source }))
     }
 
     /// The names that an output gives: `-t`, and its own; normalised.
@@ -103,12 +141,16 @@ impl Build<'_> {
         let store = self.engine.store;
         let layers = image.layers.iter().map(|l| ImageLayer { id: l.id, diff_id: l.diff_id }).collect();
         let new = NewImage {
-            config: &image.config_bytes,
+            config: &image.config,
             layers,
             platform: image.platform.clone(),
             manifest: None,
             added_secs: self.engine.now_secs(),
         };
+        if let Some(base) = self.inputs.image(self.graph, self.graph.stages[self.graph.target].base) {
+            // A layout's directory may go away; the image in the store must not depend on it.
+            self.inputs.sources().keep_resolved(base).map_err(|e| BuildError::caused("keeping the base image", &e))?;
+        }
         store.flush()?;
         let id = store.put_image(&new)?;
         for name in self.names(names)? {
@@ -117,17 +159,9 @@ impl Build<'_> {
         Ok(())
     }
 
-    fn metadata(&self, id: &Digest, image: &FinishedImage, manifest: Option<&Value>) -> Result<Value, BuildError> {
-        let mut out = Map::new();
+    fn metadata(&self, id: &Digest, image: &FinishedImage, exported: Option<&Exported>) -> Result<Value, BuildError> {
+        let mut out = exported.map(Exported::metadata).unwrap_or_default();
         out.insert("containerimage.config.digest".into(), json!(id));
-        if let Some(descriptor) = manifest {
-            out.insert("containerimage.digest".into(), descriptor["digest"].clone());
-            out.insert("containerimage.descriptor".into(), descriptor.clone());
-        }
-        let names = self.names(&[])?;
-        if !names.is_empty() {
-            out.insert("image.name".into(), json!(names.join(",")));
-        }
         out.insert("plywood.platform".into(), json!(image.platform.to_string()));
         out.insert("plywood.isolation".into(), isolation_json(&self.engine.isolation()?));
         Ok(Value::Object(out))
@@ -176,10 +210,6 @@ fn isolation_json(isolation: &Isolation) -> Value {
         Isolation::Full => json!({"level": "full"}),
         Isolation::Reduced(gaps) => json!({"level": "reduced", "gaps": gaps}),
     }
-}
-
-fn base_layers(base: &ResolvedImage) -> Vec<FinishedLayer> {
-    base.layers.iter().map(|l| FinishedLayer { id: l.id, diff_id: l.diff_id, source: LayerSource::Base(l.blob.clone()) }).collect()
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {

@@ -14,7 +14,7 @@ use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::values::{self, ValueError};
-use crate::cli::{failure, interrupt};
+use crate::cli::interrupt;
 use crate::digest::Digest;
 use crate::engine::cancel::CancelToken;
 use crate::engine::event::{Event, Observer};
@@ -200,7 +200,7 @@ pub fn execute(request: BuildRequest, session: &Session, observer: Arc<dyn Obser
         progress: &crate::engine::sources::Silent,
         host: Default::default(),
     };
-    let outcome = crate::engine::build(&engine, &request, &mut std::io::stdin().lock()).map_err(|e| match e {
+    let outcome = crate::engine::build(&engine, &request, &mut std::io::stdin().lock(), &mut std::io::stdout().lock()).map_err(|e| match e {
         crate::engine::error::BuildError::At(d) => Failure::from(*d),
         crate::engine::error::BuildError::Plain { message, hint } => match hint { Some(h) => Failure::message(message).hint(h), None => Failure::message(message) },
         e => Failure::of(&e),

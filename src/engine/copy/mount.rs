@@ -60,7 +60,7 @@ pub fn stage_bind(tree: &SourceTree, selection: &Selection, staging: &Root, owne
 /// Copies what `selection` shows, a directory, into the existing directory `root`: the seed of a cache mount.
 pub fn fill(tree: &SourceTree, selection: &Selection, root: &Root, ownership: Ownership) -> Result<(), CopyCause> {
     let Some(source) = selection.sources.first() else { return Err(CopyCause::NotFetched) };
-    let mut placer = Placer { chmod: None, owner: None, ownership, copier: Copier::new() };
+    let mut placer = Placer { chmod: None, owner: None, ownership, for_image: false, copier: Copier::new() };
     let to = root.try_clone()?.into_fd();
     if source.directory {
         return placer.directory(tree, source, to, b"");

@@ -87,8 +87,8 @@ impl Sources<'_> {
         Ok(loaded)
     }
 
-    /// Copies a resolved image's blobs into the store.
-    fn keep_resolved(&self, image: &ResolvedImage) -> Result<Digest, SourceError> {
+    /// Copies a resolved image's blobs into the store, and the image with them; what is there already costs nothing.
+    pub fn keep_resolved(&self, image: &ResolvedImage) -> Result<Digest, SourceError> {
         let blobs = || image.layers.iter().filter_map(|l| l.blob.as_ref().map(|b| (l.diff_id, b)));
         let incoming = Incoming {
             config: &image.config_bytes,
