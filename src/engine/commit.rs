@@ -39,7 +39,8 @@ impl Build<'_> {
         let layer = LayerId::Content(digests.content);
         let earlier = store.layer_dir(&layer).map_err(|e| failed(&e))?;
         if earlier.is_none() {
-            let facts = LayerFacts { content: Some(digests.content), size_bytes: changes.file_bytes(), entries: changes.entries.len() as u64 };
+            let facts =
+                LayerFacts { content: Some(digests.content), size_bytes: changes.file_bytes(), entries: changes.entries.len() as u64 };
             store.commit_layer(dir, &layer, facts).map_err(|e| failed(&e))?;
             store.put_diff_id(&layer, self.epoch, digests.diff_id, digests.tar_size_bytes).map_err(|e| failed(&e))?;
         }

@@ -72,7 +72,8 @@ impl Build<'_> {
             Op::Copy(op) => {
                 let Some((sources, found)) = self.copy_sources(id, op, effort, &mut names)? else { return Ok(None) };
                 selection = found;
-                let add = op.add.as_ref().map(|a| AddInputs { checksum: a.checksum.clone(), keep_git_dir: a.keep_git_dir, unpack: a.unpack });
+                let add =
+                    op.add.as_ref().map(|a| AddInputs { checksum: a.checksum.clone(), keep_git_dir: a.keep_git_dir, unpack: a.unpack });
                 let copy = CopyInputs {
                     sources,
                     dest: op.dest.clone(),
@@ -233,7 +234,8 @@ impl Build<'_> {
         effort: Effort,
         names: &mut Vec<String>,
     ) -> Result<Option<(Vec<SourceInputs>, Option<Selection>)>, BuildError> {
-        let paths: Vec<&str> = op.sources.iter().filter_map(|s| if let CopySource::Path(p, _) = s { Some(p.as_str()) } else { None }).collect();
+        let paths: Vec<&str> =
+            op.sources.iter().filter_map(|s| if let CopySource::Path(p, _) = s { Some(p.as_str()) } else { None }).collect();
         let memory = if paths.is_empty() { None } else { self.memory_key(&op.from, &("copy", &paths, &op.exclude, op.parents)) };
         let mut selection = None;
         let found = match self.remembered(memory.as_deref())? {
@@ -316,7 +318,8 @@ impl Build<'_> {
     pub fn tree(&self, id: NodeId, from: &FileTree) -> Result<Tree, BuildError> {
         match from {
             FileTree::Context(name) => self.inputs.context_tree(name.as_deref()).map(Tree::context).ok_or_else(|| {
-                self.at(id, "there are no files to copy from").hint("the Dockerfile came on standard input: give a context directory with `-f -`")
+                self.at(id, "there are no files to copy from")
+                    .hint("the Dockerfile came on standard input: give a context directory with `-f -`")
             }),
             FileTree::Node(node) => self.mounted(*node),
         }

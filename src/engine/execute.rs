@@ -124,7 +124,13 @@ impl Build<'_> {
         layers.fold(Chain::default(), |chain, layer| chain.push(layer))
     }
 
-    fn hit(&self, id: NodeId, record: &Record, slot: &crate::cache::record::Slot, slot_id: &crate::cache::record::SlotId) -> Result<(), BuildError> {
+    fn hit(
+        &self,
+        id: NodeId,
+        record: &Record,
+        slot: &crate::cache::record::Slot,
+        slot_id: &crate::cache::record::SlotId,
+    ) -> Result<(), BuildError> {
         let store = self.engine.store;
         let facts = store.layer_facts(&record.layer).map_err(|e| BuildError::caused("asking the cache", &e))?;
         let layer = ChainLayer { id: record.layer, empty: facts.is_some_and(|f| f.entries == 0), base: None };

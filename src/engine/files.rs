@@ -31,7 +31,8 @@ impl Build<'_> {
         } else {
             None
         };
-        let context = CopyContext { users: users.as_ref().unwrap_or(&root), ownership: self.engine.ownership, now: self.time_of_new_files() };
+        let context =
+            CopyContext { users: users.as_ref().unwrap_or(&root), ownership: self.engine.ownership, now: self.time_of_new_files() };
         copy::execute(op, files, &mut [], &root, &context).map_err(|e| self.copy_error(id, op, &e))
     }
 

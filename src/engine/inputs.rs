@@ -153,7 +153,8 @@ impl<'a> Inputs<'a> {
                 None => {}
                 Some(FilesSource::Directory(dir)) => {
                     let shown = format!("the context `{name}`");
-                    let context = Context::open_directory(Path::new(&dir), shown).map_err(|e| context_error(&format!("--build-context {name}"), &e))?;
+                    let context = Context::open_directory(Path::new(&dir), shown)
+                        .map_err(|e| context_error(&format!("--build-context {name}"), &e))?;
                     let rules = context.ignore_rules(None).map_err(|e| context_error(&format!("--build-context {name}"), &e))?;
                     self.keep(Some(name.clone()), context.with_ignore(rules), None)?;
                 }

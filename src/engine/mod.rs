@@ -132,7 +132,12 @@ impl Engine<'_> {
 }
 
 /// Builds. `stdin` is read, and `stdout` written, when the request says so.
-pub fn build(engine: &Engine<'_>, request: &BuildRequest, stdin: &mut dyn Read, stdout: &mut dyn Write) -> Result<BuildOutcome, BuildError> {
+pub fn build(
+    engine: &Engine<'_>,
+    request: &BuildRequest,
+    stdin: &mut dyn Read,
+    stdout: &mut dyn Write,
+) -> Result<BuildOutcome, BuildError> {
     let start = Instant::now();
     let (inputs, graph) = Inputs::gather(engine, request, stdin)?;
     inputs.warn(&graph);

@@ -47,7 +47,7 @@ impl Build<'_> {
                 MountKind::Cache { .. } => Some(self.cache_mount(id, mount, kept)?),
                 MountKind::Tmpfs { size_bytes } => Some(MountSource::Tmpfs { size_bytes: *size_bytes, mode: 0o1777 }),
                 MountKind::Secret { .. } => self.secret(id, mount, &mut env)?,
-                MountKind::Ssh { id: name, required, .. } => self.ssh(id, name, *required, mount, &mut env)?,
+                MountKind::Ssh { id: name, required, .. } => self.ssh(id, name, *required)?,
             };
             let Some(source) = source else { continue };
             let spec = MountSpec::new(mount.target.clone(), source);
@@ -105,7 +105,11 @@ impl Build<'_> {
         let fill = |dir: &std::path::Path| self.fill_cache(id, dir, from.as_ref(), source, (*mode, *uid, *gid));
         let opened = store.open_cache_mount(&name, sharing, fill)?;
         let root = Root::open(opened.path()).map_err(|e| self.failed(id, "opening a cache mount", &e))?;
-        let fd = if from.is_some() { root.into_fd() } else { root.resolve(source.as_bytes()).map_err(|e| self.failed(id, "in a cache mount", &e))? };
+        let fd = if from.is_some() {
+            root.into_fd()
+        } else {
+            root.resolve(source.as_bytes()).map_err(|e| self.failed(id, "in a cache mount", &e))?
+        };
         kept._caches.push(opened);
         Ok(MountSource::Bind { source: fd, recursive: false })
     }
@@ -138,7 +142,9 @@ impl Build<'_> {
         let given = self.request.secrets.iter().rev().find(|s| s.id == *name);
         let value = match given.map(|s| &s.source) {
             Some(SecretSource::Value(bytes)) => Some(bytes.clone()),
-            Some(SecretSource::File(path)) => Some(read_secret(path).map_err(|e| self.failed(id, &format!("reading secret `{name}`"), &e))?),
+            Some(SecretSource::File(path)) => {
+                Some(read_secret(path).map_err(|e| self.failed(id, &format!("reading secret `{name}`"), &e))?)
+            }
             None if *required => {
                 let hint = format!("give it with --secret id={name},src=FILE or id={name},env=NAME");
                 return Err(self.at(id, format!("secret `{name}` is required, and was not given (not found)")).hint(hint));
@@ -157,14 +163,7 @@ impl Build<'_> {
         Ok(file.map(|content| MountSource::File { content, mode: *mode, uid: *uid, gid: *gid }))
     }
 
-    fn ssh(
-        &self,
-        id: NodeId,
-        name: &str,
-        required: bool,
-        mount: &Mount,
-        env: &mut Vec<(String, String)>,
-    ) -> Result<Option<MountSource>, BuildError> {
+    fn ssh(&self, id: NodeId, name: &str, required: bool) -> Result<Option<MountSource>, BuildError> {
         let given = self.request.ssh.iter().rev().find(|(n, _)| n == name);
         let Some((_, paths)) = given else {
             if required {
@@ -178,9 +177,6 @@ impl Build<'_> {
         };
         let open = rustix::fs::open(socket, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty());
         let fd = open.map_err(|e| self.failed(id, &format!("opening ssh agent `{name}`"), &e))?;
-        if !env.iter().any(|(k, _)| k == "SSH_AUTH_SOCK") {
-            env.push(("SSH_AUTH_SOCK".into(), mount.target.clone()));
-        }
         Ok(Some(MountSource::Bind { source: fd, recursive: false }))
     }
 }
@@ -204,4 +200,3 @@ impl From<StoreError> for BuildError {
         Self::caused("using the store", &error)
     }
 }
-

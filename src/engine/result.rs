@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::digest::{DiffId, Digest};
 use crate::dockerfile::source::Severity;
 use crate::fsio;
-use crate::graph::{BuildGraph, NodeId, StagePlan};
+use crate::graph::{BuildGraph, NodeId, PlannedHistory, StagePlan};
 use crate::image::reference::Reference;
 use crate::sandbox::probe::Isolation;
 use crate::snapshot::ReadOnlyTree;
@@ -64,7 +64,13 @@ impl Build<'_> {
     }
 
     /// Writes one output; returns what an archive's manifest is.
-    fn export(&self, output: &Output, image: &FinishedImage, plan: &StagePlan, stdout: &mut dyn Write) -> Result<Option<Exported>, BuildError> {
+    fn export(
+        &self,
+        output: &Output,
+        image: &FinishedImage,
+        plan: &StagePlan,
+        stdout: &mut dyn Write,
+    ) -> Result<Option<Exported>, BuildError> {
         let exporter = Exporter { store: self.engine.store, progress: self.engine.progress };
         let failed = |e| BuildError::caused("exporting the image", &e);
         match output {
@@ -93,6 +99,7 @@ impl Build<'_> {
         let base = self.inputs.image(self.graph, plan.base);
         let base_ids: Vec<DiffId> = base.map(|b| b.layers.iter().map(|l| l.diff_id).collect()).unwrap_or_default();
         let mut layers: Vec<FinishedLayer> = base.map(|b| self.base_layers(b)).transpose()?.unwrap_or_default();
+        let plan = &self.with_unnamed_layers(plan);
         let mut built = Vec::new();
         for node in plan.history.iter().filter_map(|h| h.node) {
             let (layer, finished) = self.built_layer(node)?;
@@ -103,12 +110,29 @@ impl Build<'_> {
         Ok(FinishedImage { config: config.to_json(), platform: plan.platform.clone(), names: self.names(&[])?, layers })
     }
 
+    /// Returns the plan with a history entry for each layer: a stage that starts from a directory begins with one that
+    /// no instruction made.
+    fn with_unnamed_layers(&self, plan: &StagePlan) -> StagePlan {
+        let mut plan = plan.clone();
+        let mut at = Some(plan.last);
+        while let Some(node) = at {
+            if self.result(node).layer.is_some() && !plan.history.iter().any(|h| h.node == Some(node)) {
+                let created_by = self.graph.nodes[node.0].title.clone();
+                plan.history.insert(0, PlannedHistory { created_by, node: Some(node), author: None });
+            }
+            at = self.graph.nodes[node.0].parent;
+        }
+        plan
+    }
+
     fn base_layers(&self, base: &ResolvedImage) -> Result<Vec<FinishedLayer>, BuildError> {
         let mut layers = Vec::with_capacity(base.layers.len());
         for layer in &base.layers {
             let dir = if layer.blob.is_none() { self.engine.store.layer_dir(&layer.id)? } else { None };
             let finished = FinishedLayer::of_base(layer, dir);
-            layers.push(finished.ok_or_else(|| BuildError::plain(format!("layer {} of {} has gone from the store", layer.diff_id, base.origin)))?);
+            layers.push(
+                finished.ok_or_else(|| BuildError::plain(format!("layer {} of {} has gone from the store", layer.diff_id, base.origin)))?,
+            );
         }
         Ok(layers)
     }
@@ -172,7 +196,9 @@ impl Build<'_> {
         let mut steps = Vec::new();
         for (node, step) in self.graph.nodes.iter().zip(&self.steps).enumerate().filter_map(|(i, (n, s))| s.map(|_| (n, NodeId(i)))) {
             let row = match self.results[step.0].get() {
-                None => BuildStepRow { title: node.title.clone(), outcome: "none".into(), reason: None, key: None, secs: 0.0, saved_secs: 0.0 },
+                None => {
+                    BuildStepRow { title: node.title.clone(), outcome: "none".into(), reason: None, key: None, secs: 0.0, saved_secs: 0.0 }
+                }
                 Some(r) => BuildStepRow {
                     title: node.title.clone(),
                     outcome: if r.reason.is_some() { "built" } else { "cached" }.into(),
@@ -213,5 +239,6 @@ fn isolation_json(isolation: &Isolation) -> Value {
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), BuildError> {
-    fsio::write_atomic(path, bytes, 0o644, fsio::Durability::Lazy).map_err(|e| BuildError::caused(format!("writing `{}`", path.display()), &e))
+    fsio::write_atomic(path, bytes, 0o644, fsio::Durability::Lazy)
+        .map_err(|e| BuildError::caused(format!("writing `{}`", path.display()), &e))
 }

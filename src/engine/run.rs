@@ -44,7 +44,7 @@ impl Build<'_> {
             argv: op.argv.iter().map(OsString::from).collect(),
             env,
             cwd: op.cwd.clone(),
-            user: UserIds { uid: user.uid, gid: user.gid, groups: user.groups.clone() },
+            user: UserIds { uid: user.uid, gid: user.gid, groups: user.process_groups() },
             hostname: op.hostname.clone(),
             network: if op.network == NetworkMode::None { Network::None } else { Network::Host },
             terminal: None,
@@ -166,7 +166,9 @@ impl Build<'_> {
     pub fn resolv_conf(&self, id: NodeId) -> Result<Vec<u8>, BuildError> {
         let mut text = Vec::new();
         match std::fs::File::open("/etc/resolv.conf") {
-            Ok(file) => file.take(1 << 20).read_to_end(&mut text).map(|_| text).map_err(|e| self.failed(id, "reading /etc/resolv.conf", &e)),
+            Ok(file) => {
+                file.take(1 << 20).read_to_end(&mut text).map(|_| text).map_err(|e| self.failed(id, "reading /etc/resolv.conf", &e))
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(text),
             Err(e) => Err(self.failed(id, "reading /etc/resolv.conf", &e)),
         }

@@ -14,13 +14,13 @@ use crate::dockerfile::source::Diagnostic;
 use crate::graph::{BuildGraph, NodeId, Op};
 use crate::snapshot::Driver;
 
+use super::Engine;
 use super::decide::Decision;
 use super::error::{BuildError, chain};
 use super::event::{Event, StepIndex, StepInfo};
 use super::inputs::Inputs;
 use super::request::BuildRequest;
 use super::state::{Chain, ChainLayer};
-use super::Engine;
 
 /// A build that runs.
 pub(super) struct Build<'a> {

@@ -251,14 +251,14 @@ impl<'a> Lowering<'a> {
     fn result_config(&self, finished: &Finished) -> ImageConfig {
         let mut config = finished.config.clone();
         config.config.labels.extend(self.facts.labels.iter().cloned());
-        let platform = &self.facts.target_platform;
+        // The platform of the stage: `FROM --platform` of the last stage decides over `--platform` (recorded cases
+        // from/platform_other, from/target_platform), and its normalised spelling over the base image's.
+        let platform = &finished.platform;
+        let known = |text: &str| Some(text.to_string()).filter(|t| !t.is_empty());
         let same = config.os == platform.os && config.architecture == platform.architecture;
         config.os = platform.os.clone();
         config.architecture = platform.architecture.clone();
-        let known = |text: &str| Some(text.to_string()).filter(|t| !t.is_empty());
-        if !same || !platform.variant.is_empty() {
-            config.variant = known(&platform.variant);
-        }
+        config.variant = known(&platform.variant);
         if !same || !platform.os_version.is_empty() {
             config.os_version = known(&platform.os_version);
         }

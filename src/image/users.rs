@@ -58,6 +58,17 @@ pub enum UserError {
 /// The largest ID: 2^32-1 means "don't change" to chown(2) and setresuid(2).
 const MAX_ID: u32 = u32::MAX - 1;
 
+impl ResolvedUser {
+    /// Returns the groups that the process gets: the supplementary ones and, as with docker, its own.
+    pub fn process_groups(&self) -> Vec<u32> {
+        let mut groups = self.groups.clone();
+        if !groups.contains(&self.gid) {
+            groups.push(self.gid);
+        }
+        groups
+    }
+}
+
 fn missing(file_exists: bool, file: &str) -> String {
     if file_exists { format!("no entry in the image's {file}") } else { format!("the image has no {file}") }
 }

@@ -11,8 +11,8 @@ use plywood::digest::DiffId;
 use plywood::dockerfile::source::Source;
 use plywood::graph::lower::lower;
 use plywood::graph::{
-    BuildGraph, CopyOp, CopySource, Entitlement, Facts, FileTree, ImageRequest, ImageSource, Lowered, Mount, MountKind, NetworkMode, Op, RunOp,
-    Sharing, order,
+    BuildGraph, CopyOp, CopySource, Entitlement, Facts, FileTree, ImageRequest, ImageSource, Lowered, Mount, MountKind, NetworkMode, Op,
+    RunOp, Sharing, order,
 };
 use plywood::image::config::ImageConfig;
 use plywood::image::platform::Platform;
@@ -40,7 +40,8 @@ fn facts() -> Facts {
 }
 
 fn base(request: &ImageRequest) -> ImageConfig {
-    let mut config = ImageConfig { os: request.platform.os.clone(), architecture: request.platform.architecture.clone(), ..Default::default() };
+    let mut config =
+        ImageConfig { os: request.platform.os.clone(), architecture: request.platform.architecture.clone(), ..Default::default() };
     config.config.env = vec![PATH.into()];
     config.config.cmd = Some(vec!["/bin/sh".into()]);
     config.rootfs.diff_ids = vec![DiffId::from_bytes([1; 32])];
@@ -126,7 +127,13 @@ fn our_mount(mount: &Mount) -> Value {
                 Sharing::Locked => "LOCKED",
             };
             let owned = (*mode, *uid, *gid) != (0o755, 0, 0);
-            let selector = if source != "/" { source.as_str() } else if owned { "/cache" } else { "" };
+            let selector = if source != "/" {
+                source.as_str()
+            } else if owned {
+                "/cache"
+            } else {
+                ""
+            };
             json!({ "type": "CACHE", "dest": mount.target, "ro": ro, "cache_id": id, "sharing": sharing, "selector": selector })
         }
         MountKind::Tmpfs { .. } => json!({ "type": "TMPFS", "dest": mount.target, "ro": ro }),
@@ -180,7 +187,8 @@ fn our_copy(copy: &CopyOp, out: &mut Vec<Value>) {
 }
 
 fn url_name(url: &str) -> String {
-    let path = url.split(['?', '#']).next().unwrap_or_default().split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |p| p.1);
+    let path =
+        url.split(['?', '#']).next().unwrap_or_default().split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |p| p.1);
     let mut bytes = Vec::new();
     let mut rest = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().bytes();
     while let Some(b) = rest.next() {

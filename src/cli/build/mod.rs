@@ -12,9 +12,9 @@ use clap::{Args, ValueEnum};
 use crate::cli::build::foreign::ForeignFlags;
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
+use crate::cli::interrupt;
 use crate::cli::session::Session;
 use crate::cli::values::{self, ValueError};
-use crate::cli::interrupt;
 use crate::digest::Digest;
 use crate::engine::cancel::CancelToken;
 use crate::engine::event::{Event, Observer};
@@ -194,17 +194,24 @@ pub fn execute(request: BuildRequest, session: &Session, observer: Arc<dyn Obser
         store: &store,
         client: &client,
         host_path: std::env::split_paths(session.env.variable("PATH").unwrap_or_default()).collect(),
-        ownership: match identity { crate::sandbox::userns::Identity::Single { .. } => crate::path::Ownership::Recorded, _ => crate::path::Ownership::Real },
+        ownership: match identity {
+            crate::sandbox::userns::Identity::Single { .. } => crate::path::Ownership::Recorded,
+            _ => crate::path::Ownership::Real,
+        },
         observer,
         cancel: cancel.clone(),
         progress: &crate::engine::sources::Silent,
         host: Default::default(),
     };
-    let outcome = crate::engine::build(&engine, &request, &mut std::io::stdin().lock(), &mut std::io::stdout().lock()).map_err(|e| match e {
-        crate::engine::error::BuildError::At(d) => Failure::from(*d),
-        crate::engine::error::BuildError::Plain { message, hint } => match hint { Some(h) => Failure::message(message).hint(h), None => Failure::message(message) },
-        e => Failure::of(&e),
-    })?;
+    let outcome =
+        crate::engine::build(&engine, &request, &mut std::io::stdin().lock(), &mut std::io::stdout().lock()).map_err(|e| match e {
+            crate::engine::error::BuildError::At(d) => Failure::from(*d),
+            crate::engine::error::BuildError::Plain { message, hint } => match hint {
+                Some(h) => Failure::message(message).hint(h),
+                None => Failure::message(message),
+            },
+            e => Failure::of(&e),
+        })?;
     Ok(Built { image: outcome.image })
 }
 

@@ -144,7 +144,7 @@ impl Lowering<'_> {
         let readonly = text.readonly;
         let mount = |target, kind| Mount { target, kind, readonly, span };
         match text.kind {
-            MountType::Secret => Ok(secret(text, span)),
+            MountType::Secret => Ok(secret(text, work.workdir(), span)),
             MountType::Ssh => {
                 let target = match text.target.as_str() {
                     "" => format!("/run/buildkit/ssh_agent.{sockets}"),
@@ -203,13 +203,13 @@ impl Lowering<'_> {
 }
 
 /// A secret as a file, as a variable, or as both.
-fn secret(text: MountText, span: Span) -> Mount {
+fn secret(text: MountText, workdir: &str, span: Span) -> Mount {
     let id = [text.source.as_str(), text.id.as_str(), paths::base(&text.target)].into_iter().find(|t| !t.is_empty()).unwrap_or_default();
     let env = text.env.filter(|name| !name.is_empty());
     let target = match (text.target.as_str(), &env) {
         ("", Some(_)) => String::new(),
         ("", None) => format!("/run/secrets/{}", paths::base(id)),
-        (target, _) => paths::join("/", target),
+        (target, _) => paths::join(workdir, target),
     };
     let kind = MountKind::Secret {
         id: id.to_string(),
