@@ -11,8 +11,8 @@ use plywood::digest::DiffId;
 use plywood::dockerfile::source::Source;
 use plywood::graph::lower::lower;
 use plywood::graph::{
-    BuildGraph, CopyOp, CopySource, Entitlement, Facts, FileTree, ImageRequest, ImageSource, Lowered, Mount, MountKind, NetworkMode, Op, RunOp,
-    Sharing, order,
+    BuildGraph, CopyOp, CopySource, Entitlement, Facts, FileTree, ImageRequest, ImageSource, Lowered, Mount, MountKind, NetworkMode, Op,
+    RunOp, Sharing, order,
 };
 use plywood::image::config::ImageConfig;
 use plywood::image::platform::Platform;
@@ -40,7 +40,8 @@ fn facts() -> Facts {
 }
 
 fn base(request: &ImageRequest) -> ImageConfig {
-    let mut config = ImageConfig { os: request.platform.os.clone(), architecture: request.platform.architecture.clone(), ..Default::default() };
+    let mut config =
+        ImageConfig { os: request.platform.os.clone(), architecture: request.platform.architecture.clone(), ..Default::default() };
     config.config.env = vec![PATH.into()];
     config.config.cmd = Some(vec!["/bin/sh".into()]);
     config.rootfs.diff_ids = vec![DiffId::from_bytes([1; 32])];
@@ -79,10 +80,9 @@ fn our_operations(graph: &BuildGraph) -> Vec<Value> {
             Op::Base(_) => {}
             Op::Run(run) => our_run(run, &mut out),
             Op::Copy(copy) => our_copy(copy, &mut out),
+            // The recorder leaves out who owns the directory.
             Op::Mkdir(made) => {
-                let user = made.user.as_str();
-                let mkdir = tidy(json!({ "a": "mkdir", "path": made.path, "mode": "755", "parents": true, "owner": !user.is_empty() }));
-                out.push(json!({ "op": "file", "actions": [mkdir] }));
+                out.push(json!({ "op": "file", "actions": [{ "a": "mkdir", "path": made.path, "mode": "755", "parents": true }] }));
             }
         }
     }
@@ -102,7 +102,7 @@ fn our_run(run: &RunOp, out: &mut Vec<Value>) {
         }
     }
     for (name, body) in &run.scripts {
-        mounts.push(json!({ "type": "BIND", "dest": "/dev/pipes/", "ro": true }));
+        mounts.push(json!({ "type": "BIND", "dest": "/dev/pipes/", "ro": true, "selector": "/" }));
         out.push(our_file(name, "755", body));
     }
     mounts.sort_by_key(Value::to_string);
@@ -126,7 +126,13 @@ fn our_mount(mount: &Mount) -> Value {
                 Sharing::Locked => "LOCKED",
             };
             let owned = (*mode, *uid, *gid) != (0o755, 0, 0);
-            let selector = if source != "/" { source.as_str() } else if owned { "/cache" } else { "" };
+            let selector = if source != "/" {
+                source.as_str()
+            } else if owned {
+                "/cache"
+            } else {
+                ""
+            };
             json!({ "type": "CACHE", "dest": mount.target, "ro": ro, "cache_id": id, "sharing": sharing, "selector": selector })
         }
         MountKind::Tmpfs { .. } => json!({ "type": "TMPFS", "dest": mount.target, "ro": ro }),
@@ -180,7 +186,8 @@ fn our_copy(copy: &CopyOp, out: &mut Vec<Value>) {
 }
 
 fn url_name(url: &str) -> String {
-    let path = url.split(['?', '#']).next().unwrap_or_default().split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |p| p.1);
+    let path =
+        url.split(['?', '#']).next().unwrap_or_default().split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |p| p.1);
     let mut bytes = Vec::new();
     let mut rest = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().bytes();
     while let Some(b) = rest.next() {
@@ -200,7 +207,7 @@ fn url_name(url: &str) -> String {
 fn owner(spec: &str) -> String {
     let (user, group) = spec.split_once(':').map_or((spec, None), |(u, g)| (u, Some(g)));
     let part = |kind: &str, text: &str| match text {
-        "root" | "0" => format!("{kind}:{{byID:0}}"),
+        "" | "root" | "0" => format!("{kind}:{{byID:0}}"),
         text if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() => format!("{kind}:{{byID:{text}}}"),
         text => format!("{kind}:{{byName:{{name:{text:?}}}}}"),
     };
@@ -215,29 +222,38 @@ fn their_operations(plan: &Value) -> Vec<Value> {
         map.remove("name");
         map.remove("attrs");
         if let Some(Value::Array(mounts)) = map.get_mut("mounts") {
+            for mount in mounts.iter_mut().filter(|m| m["dest"] != "/dev/pipes/") {
+                clean_path(&mut mount["dest"]);
+            }
             mounts.sort_by_key(Value::to_string);
         }
+        map.entry("cwd").and_modify(clean_path);
         for action in map.get_mut("actions").and_then(Value::as_array_mut).into_iter().flatten() {
             simplify_owner(action);
         }
+        // The directory that a cache mount with a mode or an owner starts with is part of our mount.
+        let cache_root = map.get("actions").is_some_and(|a| a[0]["path"] == "/cache" && a[0]["parents"] == false);
         let git = map.get("id").and_then(Value::as_str).is_some_and(|id| id.starts_with("git://"));
-        if !git {
+        if !git && !cache_root {
             out.push(op);
         }
     }
     settled(out)
 }
 
+/// Ours are cleaned, BuildKit leaves that to the kernel.
+fn clean_path(path: &mut Value) {
+    if let Value::String(text) = path {
+        *text = plywood::context::ignore::clean(text);
+    }
+}
+
 /// `user:{byID:2}  group:{byID:2}` → one blank; a number alone stands for both, which our side leaves out.
 fn simplify_owner(action: &mut Value) {
-    let is_mkdir = action["a"] == "mkdir";
     let Some(map) = action.as_object_mut() else { return };
     if let Some(Value::String(owner)) = map.get_mut("owner") {
-        let words: Vec<String> = owner.split_whitespace().map(|w| w.replace(" input:", "")).collect();
-        *owner = words.join(" ");
-        if is_mkdir {
-            map.insert("owner".into(), json!(true));
-        }
+        let words: Vec<String> = owner.split_whitespace().map(|w| w.to_string()).collect();
+        *owner = words.join(" ").replace(" input:-1", "");
     }
 }
 

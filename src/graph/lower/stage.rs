@@ -329,6 +329,9 @@ impl Lowering<'_> {
 
     fn expose(&mut self, work: &mut Work<'_>, instruction: &Instruction, words: &[Word]) -> Result<(), Diagnostic> {
         let mut entries = Vec::new();
+        // BuildKit sorts the words as they are written, which shows in the history.
+        let mut words: Vec<&Word> = words.iter().collect();
+        words.sort_by(|a, b| a.value.cmp(&b.value));
         for word in words {
             let expanded = self.expander.words(&word.value, &work.done.scope).map_err(|e| self.expand_error(word.span, &e))?;
             for port in expanded {
