@@ -22,6 +22,9 @@ mod stages;
 mod text;
 mod values;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use crate::dockerfile::check::{self, StageFacts};

@@ -283,7 +283,7 @@ fn history(graph: &BuildGraph) -> Value {
     graph.stages[graph.target].history.iter().map(|h| json!({ "created_by": h.created_by, "empty_layer": h.node.is_none() })).collect()
 }
 
-/// Rules that these recordings were not made with, or that name another thing.
+/// Findings as `Rule:line`. Ours stand at the word, BuildKit's at the instruction's first line, so some lines differ.
 fn lint(graph: &BuildGraph) -> BTreeSet<String> {
     let line = |w: &plywood::dockerfile::source::Diagnostic| graph.source.line(w.span.start);
     graph.warnings.iter().filter_map(|w| Some(format!("{}:{}", w.rule?, line(w)))).collect()
@@ -323,7 +323,9 @@ fn only(ours: &[Value], theirs: &[Value]) -> String {
     format!("\n      ours   {}\n      theirs {}", left.join(" "), right.join(" "))
 }
 
-/// Compares one set. Returns the scores: verdict, plan, titles, config, history, lint.
+/// Compares one set. What differs on purpose or by the recording: a file that is no UTF-8 is accepted; relative targets
+/// of secrets are made absolute; `--link` onto scratch is no merge in BuildKit; equal steps of two stages have one title.
+///  Returns the scores: verdict, plan, titles, config, history, lint.
 fn compare(set: &str) -> Option<Vec<Score>> {
     let folder = corpus::folder()?;
     let files = corpus::files(&folder, set);
@@ -376,15 +378,15 @@ fn hold(set: &str, least: [f64; 6]) {
 
 #[test]
 fn wild_files_are_planned_as_buildkit_does() {
-    hold("wild", [0.998, 0.995, 0.99, 0.995, 0.995, 0.9]);
+    hold("wild", [1.0, 0.999, 0.998, 1.0, 1.0, 0.99]);
 }
 
 #[test]
 fn micro_files_are_planned_as_buildkit_does() {
-    hold("micro", [0.99, 0.98, 0.98, 0.99, 0.99, 0.9]);
+    hold("micro", [1.0, 0.998, 0.998, 1.0, 0.999, 0.975]);
 }
 
 #[test]
 fn fuzzed_files_are_planned_as_buildkit_does() {
-    hold("fuzz", [0.99, 0.98, 0.98, 0.99, 0.99, 0.9]);
+    hold("fuzz", [0.998, 0.999, 0.998, 1.0, 1.0, 0.96]);
 }
