@@ -13,6 +13,7 @@
 mod checks;
 mod copy;
 mod globals;
+mod metadata;
 mod paths;
 mod remote;
 mod run;
