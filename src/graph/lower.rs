@@ -13,6 +13,7 @@
 mod checks;
 mod copy;
 mod globals;
+mod metadata;
 mod paths;
 mod remote;
 mod run;
@@ -21,6 +22,9 @@ mod stage;
 mod stages;
 mod text;
 mod values;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

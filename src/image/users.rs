@@ -121,8 +121,11 @@ pub fn resolve_chown(spec: &str, passwd: Option<&[u8]>, group: Option<&[u8]>) ->
             None => return Err(UserError::UnknownUser { name: name.to_string(), file_exists: passwd.is_some() }),
         },
     };
-    if !group_text.is_empty() {
-        owner.gid = resolve_group(group_text, group)?;
+    match (spec.contains(':'), group_text) {
+        (false, _) => {}
+        // `--chown=$U:$G` with an empty `G`: root's group, as in BuildKit.
+        (true, "") => owner.gid = 0,
+        (true, name) => owner.gid = resolve_group(name, group)?,
     }
     Ok(owner)
 }
@@ -248,7 +251,8 @@ mod tests {
             ("1000:video", 1000, 44),
             (":staff", 0, 50),
             (":77", 0, 77),
-            ("app:", 1000, 50),
+            ("app:", 1000, 0),
+            (":", 0, 0),
             ("root", 0, 0),
         ] {
             assert_eq!(resolve_chown(spec, Some(PASSWD), Some(GROUP)), Ok(Owner { uid, gid }), "{spec}");

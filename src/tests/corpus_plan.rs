@@ -80,10 +80,9 @@ fn our_operations(graph: &BuildGraph) -> Vec<Value> {
             Op::Base(_) => {}
             Op::Run(run) => our_run(run, &mut out),
             Op::Copy(copy) => our_copy(copy, &mut out),
+            // The recorder leaves out who owns the directory.
             Op::Mkdir(made) => {
-                let user = made.user.as_str();
-                let mkdir = tidy(json!({ "a": "mkdir", "path": made.path, "mode": "755", "parents": true, "owner": !user.is_empty() }));
-                out.push(json!({ "op": "file", "actions": [mkdir] }));
+                out.push(json!({ "op": "file", "actions": [{ "a": "mkdir", "path": made.path, "mode": "755", "parents": true }] }));
             }
         }
     }
@@ -103,7 +102,7 @@ fn our_run(run: &RunOp, out: &mut Vec<Value>) {
         }
     }
     for (name, body) in &run.scripts {
-        mounts.push(json!({ "type": "BIND", "dest": "/dev/pipes/", "ro": true }));
+        mounts.push(json!({ "type": "BIND", "dest": "/dev/pipes/", "ro": true, "selector": "/" }));
         out.push(our_file(name, "755", body));
     }
     mounts.sort_by_key(Value::to_string);
@@ -208,7 +207,7 @@ fn url_name(url: &str) -> String {
 fn owner(spec: &str) -> String {
     let (user, group) = spec.split_once(':').map_or((spec, None), |(u, g)| (u, Some(g)));
     let part = |kind: &str, text: &str| match text {
-        "root" | "0" => format!("{kind}:{{byID:0}}"),
+        "" | "root" | "0" => format!("{kind}:{{byID:0}}"),
         text if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() => format!("{kind}:{{byID:{text}}}"),
         text => format!("{kind}:{{byName:{{name:{text:?}}}}}"),
     };
@@ -223,29 +222,38 @@ fn their_operations(plan: &Value) -> Vec<Value> {
         map.remove("name");
         map.remove("attrs");
         if let Some(Value::Array(mounts)) = map.get_mut("mounts") {
+            for mount in mounts.iter_mut().filter(|m| m["dest"] != "/dev/pipes/") {
+                clean_path(&mut mount["dest"]);
+            }
             mounts.sort_by_key(Value::to_string);
         }
+        map.entry("cwd").and_modify(clean_path);
         for action in map.get_mut("actions").and_then(Value::as_array_mut).into_iter().flatten() {
             simplify_owner(action);
         }
+        // The directory that a cache mount with a mode or an owner starts with is part of our mount.
+        let cache_root = map.get("actions").is_some_and(|a| a[0]["path"] == "/cache" && a[0]["parents"] == false);
         let git = map.get("id").and_then(Value::as_str).is_some_and(|id| id.starts_with("git://"));
-        if !git {
+        if !git && !cache_root {
             out.push(op);
         }
     }
     settled(out)
 }
 
+/// Ours are cleaned, BuildKit leaves that to the kernel.
+fn clean_path(path: &mut Value) {
+    if let Value::String(text) = path {
+        *text = plywood::context::ignore::clean(text);
+    }
+}
+
 /// `user:{byID:2}  group:{byID:2}` → one blank; a number alone stands for both, which our side leaves out.
 fn simplify_owner(action: &mut Value) {
-    let is_mkdir = action["a"] == "mkdir";
     let Some(map) = action.as_object_mut() else { return };
     if let Some(Value::String(owner)) = map.get_mut("owner") {
-        let words: Vec<String> = owner.split_whitespace().map(|w| w.replace(" input:", "")).collect();
-        *owner = words.join(" ");
-        if is_mkdir {
-            map.insert("owner".into(), json!(true));
-        }
+        let words: Vec<String> = owner.split_whitespace().map(|w| w.to_string()).collect();
+        *owner = words.join(" ").replace(" input:-1", "");
     }
 }
 
@@ -275,7 +283,7 @@ fn history(graph: &BuildGraph) -> Value {
     graph.stages[graph.target].history.iter().map(|h| json!({ "created_by": h.created_by, "empty_layer": h.node.is_none() })).collect()
 }
 
-/// Rules that these recordings were not made with, or that name another thing.
+/// Findings as `Rule:line`. Ours stand at the word, BuildKit's at the instruction's first line, so some lines differ.
 fn lint(graph: &BuildGraph) -> BTreeSet<String> {
     let line = |w: &plywood::dockerfile::source::Diagnostic| graph.source.line(w.span.start);
     graph.warnings.iter().filter_map(|w| Some(format!("{}:{}", w.rule?, line(w)))).collect()
@@ -315,7 +323,9 @@ fn only(ours: &[Value], theirs: &[Value]) -> String {
     format!("\n      ours   {}\n      theirs {}", left.join(" "), right.join(" "))
 }
 
-/// Compares one set. Returns the scores: verdict, plan, titles, config, history, lint.
+/// Compares one set. What differs on purpose or by the recording: a file that is no UTF-8 is accepted; relative targets
+/// of secrets are made absolute; `--link` onto scratch is no merge in BuildKit; equal steps of two stages have one title.
+///  Returns the scores: verdict, plan, titles, config, history, lint.
 fn compare(set: &str) -> Option<Vec<Score>> {
     let folder = corpus::folder()?;
     let files = corpus::files(&folder, set);
@@ -368,15 +378,15 @@ fn hold(set: &str, least: [f64; 6]) {
 
 #[test]
 fn wild_files_are_planned_as_buildkit_does() {
-    hold("wild", [0.998, 0.995, 0.99, 0.995, 0.995, 0.9]);
+    hold("wild", [1.0, 0.999, 0.998, 1.0, 1.0, 0.99]);
 }
 
 #[test]
 fn micro_files_are_planned_as_buildkit_does() {
-    hold("micro", [0.99, 0.98, 0.98, 0.99, 0.99, 0.9]);
+    hold("micro", [1.0, 0.998, 0.998, 1.0, 0.999, 0.975]);
 }
 
 #[test]
 fn fuzzed_files_are_planned_as_buildkit_does() {
-    hold("fuzz", [0.99, 0.98, 0.98, 0.99, 0.99, 0.9]);
+    hold("fuzz", [0.998, 0.999, 0.998, 1.0, 1.0, 0.96]);
 }

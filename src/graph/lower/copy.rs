@@ -28,7 +28,7 @@ impl Lowering<'_> {
         if let (Some(mode), Some(word)) = (&chmod, &copy.chmod) {
             values::mode(mode).map_err(|e| self.error(word.span, e.to_string()))?;
         }
-        let from_context = !copy.from.as_ref().is_some_and(|f| !f.value.is_empty());
+        let from_context = copy.from.as_ref().is_none_or(|f| f.value.is_empty());
         let mut sources = Vec::new();
         let mut shown = Vec::new();
         let mut inline = Vec::new();

@@ -32,6 +32,9 @@ impl Lowering<'_> {
     pub(super) fn run_step(&mut self, work: &mut Work<'_>, instruction: &Instruction, run: &Run) -> Result<(), Diagnostic> {
         let mounts = self.mounts(work, instruction, run)?;
         let command = command(work, run);
+        if command.argv.is_empty() {
+            return Err(self.error(instruction.span, "RUN has nothing to run: arguments are required"));
+        }
         if let Some(device) = run.devices.first() {
             let error = self.error(device.span, format!("RUN --device=`{}`: devices are not supported", device.value));
             return Err(error);

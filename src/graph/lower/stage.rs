@@ -3,11 +3,11 @@
 //! What a newcomer would get wrong: a stage that starts from another one goes on with that stage's scope (its ARGs too),
 //! but the image's ENV is set again on top; and CMD is reset by ENTRYPOINT only when this stage did not set it itself.
 
-use crate::dockerfile::expand::{Env, ExpandError};
-use crate::dockerfile::instruction::{CommandLine, Instruction, Kind, Pair, Word};
+use crate::dockerfile::expand::ExpandError;
+use crate::dockerfile::instruction::{CommandLine, Instruction, Kind, Word};
 use crate::dockerfile::source::{Diagnostic, Span};
-use crate::graph::{CopyOp, CopySource, FileTree, ImageRequest, MkdirOp, Node, NodeId, Op, PlannedHistory};
-use crate::image::config::{Empty, Healthcheck, ImageConfig};
+use crate::graph::{CopyOp, CopySource, FileTree, ImageRequest, Node, NodeId, Op, PlannedHistory};
+use crate::image::config::{Healthcheck, ImageConfig};
 use crate::image::platform::Platform;
 
 use super::scope::{Scope, key_value};
@@ -274,108 +274,6 @@ impl Lowering<'_> {
         }
     }
 
-    fn pairs(&mut self, work: &Work<'_>, instruction: &Instruction, pairs: &[Pair]) -> Result<Vec<(String, String)>, Diagnostic> {
-        let mut out = Vec::with_capacity(pairs.len());
-        for pair in pairs {
-            out.push((self.expand(work, instruction, &pair.key)?, self.expand(work, instruction, &pair.value)?));
-        }
-        Ok(out)
-    }
-
-    fn env(&mut self, work: &mut Work<'_>, instruction: &Instruction, pairs: &[Pair]) -> Result<(), Diagnostic> {
-        let pairs = self.pairs(work, instruction, pairs)?;
-        for (name, value) in &pairs {
-            work.done.scope.set(name, value);
-            let entry = format!("{name}={value}");
-            let env = &mut work.done.config.config.env;
-            match env.iter_mut().find(|e| key_value(e).0 == name) {
-                Some(old) => *old = entry,
-                None => env.push(entry),
-            }
-        }
-        work.history(format!("ENV{}", joined(&pairs)), None);
-        Ok(())
-    }
-
-    fn label(&mut self, work: &mut Work<'_>, instruction: &Instruction, pairs: &[Pair]) -> Result<(), Diagnostic> {
-        let pairs = self.pairs(work, instruction, pairs)?;
-        work.history(format!("LABEL{}", joined(&pairs)), None);
-        work.done.config.config.labels.extend(pairs);
-        Ok(())
-    }
-
-    /// ARG: its names one by one, so that a later one sees the earlier ones.
-    fn arg(&mut self, work: &mut Work<'_>, instruction: &Instruction) -> Result<(), Diagnostic> {
-        let Kind::Arg(declarations) = &instruction.kind else { return Ok(()) };
-        let mut texts = Vec::new();
-        for declaration in declarations {
-            let name = &declaration.name.value;
-            let value = match (self.build_arg(name), &declaration.default) {
-                (Some(value), _) => Some(value.to_string()),
-                (None, Some(default)) => Some(self.expand(work, instruction, default)?),
-                (None, None) => self.globals.value(name).map(str::to_string),
-            };
-            if let Some(value) =
-                value.as_deref().filter(|_| !matches!(name.as_str(), "BUILDKIT_SBOM_SCAN_CONTEXT" | "BUILDKIT_SBOM_SCAN_STAGE"))
-            {
-                work.done.scope.set(name, value);
-            }
-            texts.push(value.as_deref().map_or_else(|| name.clone(), |v| format!("{name}={v}")));
-            work.done.arguments.push((name.clone(), value));
-        }
-        work.history(format!("ARG {}", texts.join(" ")), None);
-        Ok(())
-    }
-
-    fn expose(&mut self, work: &mut Work<'_>, instruction: &Instruction, words: &[Word]) -> Result<(), Diagnostic> {
-        let mut entries = Vec::new();
-        for word in words {
-            let expanded = self.expander.words(&word.value, &work.done.scope).map_err(|e| self.expand_error(word.span, &e))?;
-            for port in expanded {
-                entries.extend(values::ports(&port).map_err(|e| self.error(word.span, e.to_string()))?);
-                for (rule, message) in crate::dockerfile::check::expose(&port).into_iter().filter(|_| word.value.contains('$')) {
-                    self.find(rule, instruction, word.span, message);
-                }
-            }
-        }
-        work.history(format!("EXPOSE {}", text::list(&entries)), None);
-        work.done.config.config.exposed_ports.extend(entries.into_iter().map(|e| (e, Empty {})));
-        Ok(())
-    }
-
-    fn volume(&mut self, work: &mut Work<'_>, instruction: &Instruction, words: &[Word]) -> Result<(), Diagnostic> {
-        let mut volumes = Vec::new();
-        for word in words {
-            let volume = self.expand(work, instruction, word)?;
-            if volume.is_empty() {
-                return Err(self.error(word.span, "VOLUME specified can not be an empty string"));
-            }
-            volumes.push(volume);
-        }
-        work.history(format!("VOLUME {}", text::list(&volumes)), None);
-        work.done.config.config.volumes.extend(volumes.into_iter().map(|v| (v, Empty {})));
-        Ok(())
-    }
-
-    fn workdir(&mut self, work: &mut Work<'_>, instruction: &Instruction, word: &Word) -> Result<(), Diagnostic> {
-        let path = self.expand(work, instruction, word)?;
-        if !work.done.workdir_set && !path.starts_with('/') {
-            let message = format!("relative workdir `{path}` can have unexpected results if the base image changes");
-            self.find(crate::dockerfile::check::Rule::WorkdirRelativePath, instruction, word.span, message);
-        }
-        work.done.workdir_set = true;
-        let dir = paths::workdir(work.workdir(), &path);
-        work.done.config.config.working_dir = dir.clone();
-        let mut node = None;
-        if dir != "/" {
-            let made = MkdirOp { path: paths::join("/", &dir), user: work.done.config.config.user.clone() };
-            let shown = self.expanded_text(work, instruction);
-            node = Some(self.step(work, instruction, Op::Mkdir(made), &shown));
-        }
-        work.history(format!("WORKDIR {dir}"), node);
-        Ok(())
-    }
-
     /// Returns an instruction's first line for titles, expanded where that works.
     pub(super) fn expanded_text(&self, work: &Work<'_>, instruction: &Instruction) -> String {
         let line = first_line(instruction);
@@ -459,8 +357,4 @@ pub(super) fn shell(work: &Work<'_>) -> Vec<String> {
         _ if work.done.config.os == "windows" => ["cmd", "/S", "/C"].map(str::to_string).to_vec(),
         _ => ["/bin/sh", "-c"].map(str::to_string).to_vec(),
     }
-}
-
-fn joined(pairs: &[(String, String)]) -> String {
-    pairs.iter().map(|(name, value)| format!(" {name}={value}")).collect()
 }

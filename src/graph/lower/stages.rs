@@ -61,7 +61,7 @@ impl<'a> Lowering<'a> {
         if expanded.text.is_empty() {
             return Err(self.error(word.span, format!("base name ({}) should not be blank", word.value)));
         }
-        let platform = stage.from.platform.as_ref().map(|word| self.from_platform(stage, word)).transpose()?;
+        let platform = stage.from.platform.as_ref().map(|word| self.parse_platform(stage, word)).transpose()?;
         let label = stage.name.clone().unwrap_or_else(|| format!("stage-{index}"));
         let wanted = platform.clone().unwrap_or_else(|| self.facts.target_platform.clone());
         let named = stage.name.as_deref().and_then(|name| self.named_context(name, &wanted));
@@ -75,7 +75,7 @@ impl<'a> Lowering<'a> {
         Ok(StageInfo { stage, label, base, platform, replaced: false })
     }
 
-    fn from_platform(&mut self, stage: &Stage, word: &Word) -> Result<Platform, Diagnostic> {
+    fn parse_platform(&mut self, stage: &Stage, word: &Word) -> Result<Platform, Diagnostic> {
         let expanded = self.expander.word(&word.value, &self.globals).map_err(|e| self.error(word.span, e.to_string()))?;
         self.check_from_arguments(stage, &expanded);
         self.check_from_platform(stage, word, &expanded);

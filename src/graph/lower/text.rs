@@ -38,7 +38,7 @@ fn quoted(text: &str) -> String {
 
 fn is_printable(c: char) -> bool {
     // Rust escapes what Go's IsPrint refuses, and white space other than ' ' besides.
-    c == ' ' || (!c.is_whitespace() && !c.is_control() && (c.is_alphanumeric() || c.escape_debug().len() == 1))
+    c == ' ' || c.is_ascii_graphic() || (!c.is_whitespace() && !c.is_control() && (c.is_alphanumeric() || c.escape_debug().len() == 1))
 }
 
 /// Writes HEALTHCHECK: `%+v` of Docker's structure.

@@ -44,7 +44,7 @@ pub fn files(folder: &std::path::Path, set: &str) -> BTreeMap<String, Vec<u8>> {
     for entry in tar::Archive::new(tar.as_slice()).entries().expect("a tar") {
         let mut entry = entry.expect("a tar entry");
         if entry.header().entry_type().is_file() {
-            let name = entry.path().expect("a name").file_name().expect("a file").to_string_lossy().into_owned();
+            let name = entry.path().expect("a name").file_stem().expect("a file").to_string_lossy().into_owned();
             let mut text = Vec::new();
             entry.read_to_end(&mut text).expect("a tar entry");
             out.insert(name, text);

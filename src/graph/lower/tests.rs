@@ -1,0 +1,202 @@
+//! What the recorded corpora can't show: build arguments, named contexts, targets, entitlements, triggers, messages.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::lower;
+use crate::context::ignore::IgnoreRules;
+use crate::dockerfile::source::{Diagnostic, Source};
+use crate::graph::uses::{PathUse, context_paths};
+use crate::graph::{
+    BuildGraph, Entitlement, Facts, FileTree, ImageRequest, ImageSource, Lowered, NamedContext, NetworkMode, Op, RunOp, order,
+};
+use crate::image::config::ImageConfig;
+use crate::image::platform::Platform;
+
+fn facts() -> Facts {
+    let platform = Platform::new("linux", "amd64", "");
+    Facts {
+        build_args: BTreeMap::new(),
+        build_platform: platform.clone(),
+        target_platform: platform,
+        target: None,
+        named_contexts: BTreeMap::new(),
+        images: BTreeMap::new(),
+        labels: Vec::new(),
+        network: NetworkMode::Default,
+        allow: Vec::new(),
+        add_hosts: Vec::new(),
+        no_context: false,
+        ignore: None,
+    }
+}
+
+fn base_image(request: &ImageRequest) -> ImageConfig {
+    let mut config = ImageConfig { os: "linux".into(), architecture: request.platform.architecture.clone(), ..Default::default() };
+    config.config.env = vec!["PATH=/bin".into()];
+    if matches!(&request.source, ImageSource::Reference(r) if r.contains("onbuild")) {
+        config.config.on_build = vec!["ENV FROM_TRIGGER=$X".into(), "COPY --from=tool /t /t".into(), "RUN make".into()];
+    }
+    config
+}
+
+fn graph(text: &str, mut facts: Facts) -> Result<BuildGraph, Diagnostic> {
+    let file = crate::dockerfile::parse(&Source::new("Dockerfile", text))?;
+    loop {
+        match lower(&file, &facts)? {
+            Lowered::Graph(graph) => return Ok(graph),
+            Lowered::Needs(needs) => facts.images.extend(needs.into_iter().map(|(r, _)| (r.clone(), base_image(&r)))),
+        }
+    }
+}
+
+fn runs(graph: &BuildGraph) -> Vec<&RunOp> {
+    graph.nodes.iter().filter_map(|n| if let Op::Run(run) = &n.op { Some(&**run) } else { None }).collect()
+}
+
+fn args(pairs: &[(&str, &str)]) -> Facts {
+    Facts { build_args: pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(), ..facts() }
+}
+
+#[test]
+fn build_arguments_win_over_defaults_and_latest_declarations_over_earlier_ones() {
+    let text = "ARG G=global\nFROM a\nARG G\nARG A=1 B=$A\nENV A=env\nARG A=2\nARG C=${nothing:?never}\nRUN x\n";
+    let graph = graph(text, args(&[("B", "given"), ("C", "c"), ("HTTP_PROXY", "p")])).unwrap();
+    let run = runs(&graph)[0];
+    let pair = |k: &str, v: &str| (k.to_string(), v.to_string());
+    assert_eq!(run.env, [pair("PATH", "/bin"), pair("G", "global"), pair("B", "given"), pair("A", "2"), pair("C", "c")]);
+    assert_eq!(run.proxy_env, [pair("HTTP_PROXY", "p"), pair("http_proxy", "p")]);
+    let stage = &graph.stages[graph.target];
+    assert_eq!(stage.history.last().unwrap().created_by, "RUN |4 G=global A=2 B=given C=c /bin/sh -c x # buildkit");
+    assert_eq!(stage.config.config.env, ["PATH=/bin", "A=env"]);
+}
+
+#[test]
+fn a_target_drops_what_it_does_not_need() {
+    let text = "FROM a AS one\nRUN 1\nFROM b AS two\nRUN 2\nFROM one AS Three\nCOPY --from=two /x /y\nFROM c\nRUN 4\n";
+    let only = |target: &str| {
+        let graph = graph(text, Facts { target: Some(target.into()), ..facts() }).unwrap();
+        let stages: Vec<usize> = graph.stages.iter().map(|s| s.index).collect();
+        (stages, graph.nodes.len(), order::levels(&graph).len())
+    };
+    assert_eq!(only("THREE"), (vec![0, 1, 2], 5, 3));
+    assert_eq!(only("two"), (vec![1], 2, 2));
+}
+
+#[test]
+fn errors_name_the_thing_and_the_line() {
+    for (text, facts, want) in [
+        ("FROM a AS one\nCOPY --from=one /a /b", facts(), "2: circular dependency detected on stage: one"),
+        ("FROM a\nCOPY --from=3 /a /b", facts(), "2: invalid stage index 3: the file has 1 stages"),
+        (
+            "FROM a AS one\nCOPY --from=two /a /b\nFROM b AS two",
+            Facts { target: Some("one".into()), ..facts() },
+            "2: cannot copy from stage `two`, it needs to be defined before current stage `one`",
+        ),
+        ("FROM a AS builder", Facts { target: Some("bulder".into()), ..facts() }, "1: target stage `bulder` could not be found"),
+        ("FROM a\nRUN --network=host x", facts(), "2: the entitlement network.host is not allowed"),
+        ("FROM a\nRUN --security=insecure x", facts(), "2: the entitlement security.insecure is not allowed"),
+        ("FROM a\nCOPY f /f", Facts { no_context: true, ..facts() }, "2: COPY source `f`: not found, as there is no build context"),
+        ("FROM a\nCOPY https://x/f /f", facts(), "2: COPY source can't be a URL: `https://x/f`"),
+        ("FROM $none", facts(), "1: base name ($none) should not be blank"),
+        ("FROM a\nWORKDIR /${dir?}", facts(), "2: failed to process `/${dir?}`: dir: is not allowed to be unset"),
+        (
+            "FROM a",
+            args(&[("SOURCE_DATE_EPOCH", "yesterday")]),
+            "1: invalid SOURCE_DATE_EPOCH: `yesterday` is no number of seconds, context or stage",
+        ),
+        ("FROM a\nRUN --mount=target=/ x", facts(), "2: invalid mount target `/`: the root itself can't be a mount point"),
+        ("# check=error=true\nFROM a\nMAINTAINER me", facts(), "3: lint violation found for rules: MaintainerDeprecated"),
+    ] {
+        let error = graph(text, facts).unwrap_err();
+        let line = error.source.as_ref().unwrap().line(error.span.start);
+        assert_eq!(format!("{line}: {}", error.message), want, "{text}");
+    }
+}
+
+#[test]
+fn triggers_fire_first_and_bring_their_needs() {
+    let text = "FROM t AS tool\nRUN tool\nFROM onbuild AS app\nARG X=1\nRUN own\n";
+    let graph = graph(text, facts()).unwrap();
+    let argv: Vec<&str> = runs(&graph).iter().map(|r| r.argv[2].as_str()).collect();
+    assert_eq!(argv, ["tool", "make", "own"]);
+    let make = graph.nodes.iter().find(|n| n.onbuild.as_deref() == Some("RUN make")).unwrap();
+    assert_eq!(make.title, "[app 3/5] ONBUILD RUN make");
+    assert_eq!(graph.source.line(make.span.start), 3);
+    let config = &graph.stages[graph.target].config.config;
+    assert_eq!((config.env.as_slice(), config.on_build.len()), (["PATH=/bin".to_string(), "FROM_TRIGGER=".into()].as_slice(), 0));
+}
+
+#[test]
+fn named_contexts_replace_images_and_stages() {
+    let image = |name: &str| NamedContext::Image(ImageSource::Reference(name.into()));
+    let named = [
+        ("alpine".to_string(), image("docker.io/library/other:1")),
+        ("files".into(), NamedContext::Files),
+        ("dep".into(), image("x.io/dep:2")),
+    ];
+    let text = "FROM nowhere AS dep\nRUN never\nFROM docker.io/library/alpine\nCOPY --from=files a* /a\nCOPY --from=dep /d /d\n";
+    let graph = graph(text, Facts { named_contexts: named.into(), ..facts() }).unwrap();
+    assert!(runs(&graph).is_empty());
+    let mut bases = Vec::new();
+    let mut trees = Vec::new();
+    for node in &graph.nodes {
+        match &node.op {
+            Op::Base(Some(request)) => bases.push(request.source.clone()),
+            Op::Copy(copy) => trees.push(copy.from.clone()),
+            _ => {}
+        }
+    }
+    assert_eq!(bases, [ImageSource::Reference("x.io/dep:2".into()), ImageSource::Reference("docker.io/library/other:1".into())]);
+    assert_eq!(trees[0], FileTree::Context(Some("files".into())));
+    assert!(matches!(trees[1], FileTree::Node(_)));
+    assert_eq!(context_paths(&graph), BTreeMap::from([(Some("files".into()), PathUse::Everything)]));
+}
+
+#[test]
+fn only_what_steps_read_is_walked() {
+    let text = "FROM a\nCOPY src/*.c go.mod ../x /d/\nADD --chown=1 deep/dir /d\nRUN --mount=target=/m,source=tools x\n";
+    let paths = ["src", "go.mod", "x", "deep/dir", "tools"].map(String::from);
+    let want = BTreeMap::from([(None, PathUse::Below(paths.into()))]);
+    assert_eq!(context_paths(&graph(text, facts()).unwrap()), want);
+    assert_eq!(context_paths(&graph("FROM a\nCOPY . /\n", facts()).unwrap()), BTreeMap::from([(None, PathUse::Everything)]));
+}
+
+#[test]
+fn heredocs_become_scripts_files_or_stay_the_shells() {
+    let text = "FROM a\nRUN <<EOF\n$X\nEOF\nRUN <<-E\n\t#!/bin/x\n\ty\nE\nRUN cat <<A && y\nb\nA\nARG X=1\nCOPY <<f /f\n\"$X\" \\$X\nf\n";
+    let graph = graph(text, facts()).unwrap();
+    let argv: Vec<&str> = runs(&graph).iter().map(|r| r.argv[2].as_str()).collect();
+    assert_eq!(argv, ["$X\n", "/dev/pipes/E", "cat <<A && y\nb\nA"]);
+    assert_eq!(runs(&graph)[1].scripts, [("E".to_string(), b"#!/bin/x\ny\n".to_vec())]);
+    let Op::Copy(copy) = &graph.nodes.last().unwrap().op else { panic!("the last step is COPY") };
+    assert_eq!(copy.sources, [crate::graph::CopySource::Inline("f".into(), b"\"1\" $X\n".to_vec())]);
+}
+
+#[test]
+fn findings_that_need_more_than_the_text() {
+    let text = "ARG V\nFROM --platform=linux/arm64 a:${VV} AS x\nWORKDIR rel\nCOPY secret.txt $undefined/d\nENV A=$A\n";
+    let ignore = Some(Arc::new(IgnoreRules::parse("secret.txt").unwrap()));
+    let graph = graph(text, Facts { ignore, ..args(&[("TYPO", "1")]) });
+    // `a:` is no reference once VV is empty.
+    assert!(graph.unwrap_err().message.contains("failed to parse stage name `a:`"));
+    let text = text.replace("a:${VV}", "a${VV}");
+    let ignore = Some(Arc::new(IgnoreRules::parse("secret.txt").unwrap()));
+    let found = super::tests::graph(&text, Facts { ignore, ..args(&[("TYPO", "1")]) }).unwrap();
+    let mut rules: Vec<&str> = found.warnings.iter().filter_map(|w| w.rule).collect();
+    rules.sort_unstable();
+    assert_eq!(
+        rules,
+        ["CopyIgnoredFile", "FromPlatformFlagConstDisallowed", "UndefinedArgInFrom", "UndefinedVar", "UndefinedVar", "WorkdirRelativePath"]
+    );
+    assert!(found.warnings.iter().any(|w| w.rule.is_none() && w.message.contains("TYPO")));
+}
+
+#[test]
+fn labels_of_the_command_line_come_last() {
+    let labels = vec![("k".to_string(), "cli".to_string())];
+    let allow = vec![Entitlement::NetworkHost];
+    let graph = graph("FROM scratch\nLABEL k=file\nRUN --network=host [\"x\"]", Facts { labels, allow, ..facts() }).unwrap();
+    assert_eq!(graph.stages[0].config.config.labels, BTreeMap::from([("k".to_string(), "cli".to_string())]));
+    assert_eq!(runs(&graph)[0].network, NetworkMode::Host);
+}
