@@ -30,6 +30,8 @@ pub mod defaults;
 pub mod facts;
 mod family;
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod golden_tests;
 #[cfg(test)]
 mod privileged_tests;

@@ -4,35 +4,9 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use super::fixture::{busybox_root, eprintln_skip, skip};
 use super::*;
 use crate::sys;
-
-fn skip() -> bool {
-    let root = rustix::process::geteuid().is_root() && Path::new("/bin/busybox").exists();
-    if !root {
-        eprintln_skip();
-    }
-    !root
-}
-
-#[allow(clippy::print_stderr)]
-fn eprintln_skip() {
-    eprintln!("skipped: needs root and a static /bin/busybox");
-}
-
-pub(super) fn busybox_root() -> tempfile::TempDir {
-    let root = tempfile::tempdir().unwrap();
-    for directory in ["bin", "proc", "sys", "dev", "etc", "tmp"] {
-        std::fs::create_dir(root.path().join(directory)).unwrap();
-    }
-    std::fs::copy("/bin/busybox", root.path().join("bin/busybox")).unwrap();
-    for name in ["sh", "ls", "cat", "env", "true", "sleep", "id", "grep", "mount", "stat", "hostname", "ip", "tty", "chown", "mknod", "ps"]
-    {
-        std::os::unix::fs::symlink("busybox", root.path().join("bin").join(name)).unwrap();
-    }
-    std::fs::write(root.path().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
-    root
-}
 
 pub(super) fn spec(root: &Path, argv: &[&str]) -> SandboxSpec {
     SandboxSpec {

@@ -95,7 +95,7 @@ pub struct Running {
     awaited: bool,
 }
 
-/// Kills a sandbox from another thread.
+/// Kills a sandbox, or sends it signals, from another thread.
 #[derive(Debug)]
 pub struct Killer(OwnedFd);
 
@@ -148,7 +148,12 @@ impl Prepared {
             .map(|mount| detached(mount.source).map_err(|source| prepare(&format!("the mount on {}", mount.target), source)))
             .collect::<Result<_, _>>()?;
         let streams = [stdio.stdin, stdio.stdout, stdio.stderr];
-        let pipes = streams.map(|fd| rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo));
+        let kind = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        if streams.iter().any(|fd| kind(*fd) == Ok(FileType::Directory)) {
+            // From a directory of the host one gets to all of it.
+            return Err(prepare("the standard streams: one is a directory", io::Error::from(io::ErrorKind::IsADirectory)));
+        }
+        let pipes = streams.map(|fd| kind(fd) == Ok(FileType::Fifo));
         // Away from 0, 1 and 2, so that placing one does not overwrite another.
         let [stdin, stdout, stderr] =
             streams.map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(|source| prepare("the standard streams", source)));
@@ -351,6 +356,11 @@ impl Drop for Running {
 }
 
 impl Killer {
+    /// Sends the command a signal. Ended already: nothing.
+    pub fn signal(&self, signal: Signal) {
+        let _ = rustix::process::pidfd_send_signal(&self.0, signal);
+    }
+
     /// Kills the command and all that it started. Ended already: nothing.
     pub fn kill(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.0, Signal::KILL);
