@@ -1,0 +1,146 @@
+//! Collection, room on the disk, checking and repair.
+
+use std::process::Command;
+
+use super::*;
+
+#[test]
+fn collection_takes_what_nothing_needs_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (of_image, of_record, of_pin, of_nothing);
+    {
+        let builder = open(dir.path());
+        (of_image, of_record) = (commit(&builder, 1, "a"), commit(&builder, 2, "b"));
+        (of_pin, of_nothing) = (commit(&builder, 3, "c"), commit(&builder, 4, "d"));
+        let id = put_image(&builder, b"{named}", &[of_image]);
+        builder.tag("named", &id).unwrap();
+        put_image(&builder, b"{unnamed}", &[of_nothing]);
+        builder.put_record(record(2, of_record, 10)).unwrap();
+        builder.pin("container:x", &[of_pin]).unwrap();
+        builder.flush().unwrap();
+
+        // While the builder lives, all of it is in use.
+        let other = open(dir.path());
+        assert_eq!(other.prune(&PruneOptions { all: true, ..PruneOptions::default() }).unwrap(), PruneReport::default());
+    }
+    let store = open(dir.path());
+    let there = |id| store.layer_dir(&id).unwrap().is_some();
+    let report = store.prune(&PruneOptions::default()).unwrap();
+    assert_eq!((report.images, report.records, report.layers, report.blobs), (1, 0, 1, 1));
+    assert!(report.freed.bytes > 0 && report.freed.inodes == 3, "{:?}", report.freed);
+    assert_eq!([there(of_image), there(of_record), there(of_pin), there(of_nothing)], [true, true, true, false]);
+
+    let report = store.prune(&PruneOptions { all: true, ..PruneOptions::default() }).unwrap();
+    assert_eq!((report.images, report.records, report.layers, report.blobs), (0, 1, 1, 0));
+    assert_eq!([there(of_image), there(of_record), there(of_pin)], [true, false, true]);
+    store.pin("container:x", &[]).unwrap();
+    drop(store); // it held what it pinned
+
+    let store = open(dir.path());
+    assert_eq!(store.prune(&PruneOptions::default()).unwrap().layers, 1);
+    assert_eq!(check(&store), FsckReport { blobs: 1, layers: 1, ..FsckReport::default() });
+}
+
+#[test]
+fn records_go_by_age_and_by_room() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = open(dir.path());
+        for n in 1..=4 {
+            let id = commit(&store, n, &"x".repeat(100_000));
+            store.put_record(record(n, id, i64::from(n))).unwrap();
+        }
+        store.flush().unwrap();
+        store.touch_records(&[CacheKey::from_bytes([1; 32])], 10_000).unwrap();
+    }
+    let left = |store: &Store| -> Vec<u8> {
+        store.flush().unwrap();
+        let rows = store.all("SELECT body FROM records ORDER BY body", [], |r| r.get::<_, Vec<u8>>(0)).unwrap();
+        rows.into_iter().map(|b| b[0]).collect()
+    };
+    let store = open(dir.path());
+    store.prune(&PruneOptions { unused_since_secs: Some(3), ..PruneOptions::default() }).unwrap();
+    assert_eq!(left(&store), [1, 3, 4], "1 was of use later");
+    let total: u64 = store.du().unwrap().iter().map(|r| r.usage.bytes).sum();
+    let max_used_bytes = Some(total - 50_000);
+    store.prune(&PruneOptions { max_used_bytes, ..PruneOptions::default() }).unwrap();
+    assert_eq!(left(&store), [1, 4], "3 was of use longest ago");
+    let after: u64 = store.du().unwrap().iter().map(|r| r.usage.bytes).sum();
+    assert!(Some(after) <= max_used_bytes);
+}
+
+#[test]
+fn the_disk_is_counted_as_du_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let staging = store.stage().unwrap();
+    std::fs::write(staging.path().join("a"), vec![1; 10_000]).unwrap();
+    std::fs::hard_link(staging.path().join("a"), staging.path().join("b")).unwrap();
+    std::os::unix::fs::symlink("/etc", staging.path().join("c")).unwrap();
+    std::fs::create_dir_all(staging.path().join("d/e")).unwrap();
+    let id = LayerId::Content(content(1));
+    store.commit_layer(staging.path(), &id, facts(1)).unwrap();
+    store.put_bytes(&[7; 5000]).unwrap();
+    store.flush().unwrap();
+    let rows = store.du().unwrap();
+    let layer = rows.iter().find(|r| r.kind == UsageKind::Layer).unwrap();
+    assert_eq!((layer.name.as_str(), layer.usage.inodes, layer.held), (id.to_string().as_str(), 5, true));
+    let ours: u64 = rows.iter().filter(|r| matches!(r.kind, UsageKind::Layer | UsageKind::Blob)).map(|r| r.usage.bytes).sum();
+    let du = Command::new("du").args(["-s", "-B1"]).arg(store.layer_path(&id)).arg(store.root().join("blobs/sha256")).output();
+    let text = String::from_utf8(du.unwrap().stdout).unwrap();
+    let theirs: u64 = text.lines().map(|l| l.split('\t').next().unwrap().parse::<u64>().unwrap()).sum();
+    let own_dir = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(store.root().join("blobs/sha256")).unwrap()) * 512;
+    assert_eq!(ours, theirs - own_dir);
+}
+
+#[test]
+fn missing_parts_are_named_and_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let layer = commit(&store, 1, "x");
+    let id = put_image(&store, b"{}", &[layer]);
+    store.tag("name", &id).unwrap();
+    store.put_record(record(1, layer, 1)).unwrap();
+    store.flush().unwrap();
+    assert_eq!(check(&store).problems, []);
+    std::fs::remove_file(store.layer_path(&layer).join("file")).unwrap();
+    std::fs::remove_dir(store.layer_path(&layer)).unwrap();
+    let found = check(&store).problems;
+    let part = format!("the layer {layer}");
+    assert_eq!(found, [Problem::LayerMissing(layer), Problem::ImageIncomplete { image: id, part }, Problem::RecordDangling(layer)]);
+    store.repair(&found).unwrap();
+    assert_eq!(check(&store).problems, []);
+    assert_eq!(store.resolve("name").unwrap(), None);
+
+    let layer = commit(&store, 2, "y");
+    store.flush().unwrap();
+    let changed = |_: &LayerId, _: &Path| Ok(content(9));
+    let found = store.fsck(Depth::Deep, &changed).unwrap().problems;
+    let text = format!("its content is {}, not {}", content(9), content(2));
+    assert_eq!(found, [Problem::LayerDamaged { layer, found: text }]);
+    store.repair(&found).unwrap();
+    assert_eq!(store.layer_dir(&layer).unwrap(), None);
+}
+
+#[test]
+fn a_damaged_index_can_be_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let layer = commit(&store, 1, "x");
+    let root = store.root().to_path_buf();
+    drop(store);
+    for end in ["", "-wal", "-shm"] {
+        let path = root.join(format!("index.db{end}"));
+        if path.exists() {
+            std::fs::write(path, vec![0x5a; 8192]).unwrap();
+        }
+    }
+    let broken = Store::open(&root).and_then(|s| s.layer_dir(&layer));
+    assert!(matches!(broken, Err(StoreError::Index { .. })), "{broken:?}");
+    Store::set_index_aside(&root).unwrap();
+    let store = open(dir.path());
+    assert_eq!(store.layer_dir(&layer).unwrap(), None);
+    store.prune(&PruneOptions::default()).unwrap();
+    assert_eq!(check(&store), FsckReport::default());
+    assert!(!store.layer_path(&layer).exists());
+}
