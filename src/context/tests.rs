@@ -331,7 +331,7 @@ fn only_what_is_asked_for_is_walked() {
     let dir = tempfile::tempdir().unwrap();
     make(dir.path(), &[("package.json", "{}"), ("node_modules/m/x", ""), ("src/x", "")]);
     let closed = dir.path().join("node_modules/m");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o0)).unwrap();
     // Root may read everything: a directory nested beyond the limit stands for the forbidden one.
     let mut deep = dir.path().join("node_modules/deep");
     for _ in 0..510 {
