@@ -13,6 +13,7 @@ use crate::image::manifest::{Descriptor, media};
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::layer::{self, LayerError, Limits};
+use crate::store::StoreError;
 
 use super::keep::{self, Incoming};
 use super::{SourceError, Sources};
@@ -38,8 +39,8 @@ impl Sources<'_> {
         let name = request.name.as_deref().map(Reference::parse).transpose()?.map(|r| r.tagged().to_string());
         let run = run_config(&request.changes)?;
         let failed = |source| SourceError::Archive { source: LayerError::Read { source } };
-        let (_, mut tar) = layer::decompress(reader, Limits::default().max_bytes).map_err(failed)?;
-        let (digest, size) = self.store.put_blob(&mut tar, None)?;
+        let (_, tar) = layer::decompress(reader, Limits::default().max_bytes).map_err(failed)?;
+        let (digest, size) = self.store.put_blob(&mut Marked(tar), None).map_err(read_failure)?;
         if let Err(e) = self.check_tar(&digest) {
             self.store.discard_blob(&digest)?;
             return Err(e);
@@ -78,6 +79,28 @@ impl Sources<'_> {
             0 => Err(SourceError::Archive { source: LayerError::Malformed { offset: 0, what: "it has no entry" } }),
             _ => Ok(()),
         }
+    }
+}
+
+/// Marks the errors of what is read, so that they can be told from those of the store that reads it.
+struct Marked<R>(R);
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Mark(std::io::Error);
+
+impl<R: Read> Read for Marked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer).map_err(|e| if e.kind() == std::io::ErrorKind::Interrupted { e } else { std::io::Error::other(Mark(e)) })
+    }
+}
+
+fn read_failure(error: StoreError) -> SourceError {
+    match error {
+        StoreError::Io { source, .. } if source.get_ref().is_some_and(|e| e.is::<Mark>()) => {
+            SourceError::Archive { source: LayerError::Read { source } }
+        }
+        other => other.into(),
     }
 }
 

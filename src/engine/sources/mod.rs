@@ -164,3 +164,6 @@ impl std::fmt::Debug for Sources<'_> {
         f.debug_struct("Sources").field("policy", &self.policy).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

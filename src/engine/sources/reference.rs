@@ -135,6 +135,8 @@ fn store_pulled(
     let checked_secs = sources.policy.now_secs;
     sources.store.put_source(Source { reference: name, platform: platform.clone(), manifest: top, image, checked_secs })?;
     sources.store.put_repo_digest(&image, &format!("{}@{top}", reference.name()))?;
+    // Names are looked up among rows that are written.
+    sources.store.flush()?;
     let layers = incoming.layers.iter().map(|(diff_id, descriptor)| ResolvedLayer {
         id: LayerId::Diff(*diff_id),
         diff_id: *diff_id,
