@@ -19,8 +19,11 @@ pub mod inspect;
 pub mod interrupt;
 pub mod load;
 pub mod prune;
+pub mod ps;
 pub mod pull;
+pub mod rm;
 pub mod rmi;
+pub mod run;
 pub mod session;
 pub mod stored;
 pub mod switch;
@@ -56,6 +59,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Commands {
     Build(Box<build::BuildArgs>),
+    Run(Box<run::RunArgs>),
+    Ps(ps::PsArgs),
+    Rm(rm::RmArgs),
     Images(images::ImagesArgs),
     Inspect(inspect::InspectArgs),
     History(history::HistoryArgs),
@@ -146,6 +152,9 @@ fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
         Commands::Build(args) | Commands::Buildx(Buildx::Build(args)) | Commands::Image(ImageCommands::Build(args)) => {
             build::run(&args, session)?;
         }
+        Commands::Run(args) => return run::run(&args, session),
+        Commands::Ps(args) => ps::run(&args, session)?,
+        Commands::Rm(args) => rm::run(&args, session)?,
         Commands::Images(args) | Commands::Image(ImageCommands::Ls(args)) => images::run(&args, session)?,
         Commands::Inspect(args) | Commands::Image(ImageCommands::Inspect(args)) => inspect::run(&args, session)?,
         Commands::History(args) | Commands::Image(ImageCommands::History(args)) => history::run(&args, session)?,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::environment::{Colour, Environment};
 use crate::cli::failure::Failure;
+use crate::path::Ownership;
 use crate::sandbox::userns::{self, IdPolicy, Identity};
 use crate::ui::style::Paint;
 
@@ -43,5 +44,13 @@ impl Session {
     /// To be called before any thread starts, and before the store is opened.
     pub fn enter(&self) -> Result<Identity, Failure> {
         userns::enter(IdPolicy::BestAvailable).map_err(|e| Failure::of(&e).hint("`ply doctor` tells what this host allows"))
+    }
+
+    /// Returns whether files can have the owners that an image says, by who this process is now.
+    pub fn ownership(identity: &Identity) -> Ownership {
+        match identity {
+            Identity::Single { .. } => Ownership::Recorded,
+            Identity::Root | Identity::Ranges { .. } => Ownership::Real,
+        }
     }
 }

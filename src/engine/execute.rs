@@ -21,7 +21,7 @@ impl Build<'_> {
     /// Settles all nodes whose result is at hand without effort; returns the others, in order.
     pub fn settle(&self) -> Result<Vec<NodeId>, BuildError> {
         let mut pending = Vec::new();
-        for id in (0..self.graph.nodes.len()).map(NodeId) {
+        for id in (0..self.graph.nodes.len()).map(NodeId).filter(|id| self.needed[id.0]) {
             self.go_on()?;
             let node = &self.graph.nodes[id.0];
             if let Op::Base(request) = &node.op {

@@ -32,6 +32,7 @@ const MAX_STDIN_DOCKERFILE_BYTES: u64 = 16 << 20;
 /// A tar begins with a header of this size.
 const TAR_BLOCK_BYTES: u64 = 512;
 const STAT_CACHE: &str = "stat-cache";
+const SYNTAX_ARGUMENT: &str = "BUILDKIT_SYNTAX";
 const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
 /// What a build starts from.
@@ -71,6 +72,14 @@ impl<'a> Inputs<'a> {
         let source = Source::new(text.name.clone(), String::from_utf8_lossy(&text.bytes));
         let check = request.build_args.get(CHECK_ARGUMENT).map(String::as_str);
         let file = dockerfile::parse_with_check_override(&source, check)?;
+        if let Some(syntax) = &file.directives.syntax
+            && dockerfile::is_foreign_frontend(&syntax.value)
+            && request.build_args.get(SYNTAX_ARGUMENT).is_none_or(|v| v != "dockerfile.v0")
+        {
+            let error = Diagnostic::error(&source, syntax.span, format!("the frontend `{}` is not built in", syntax.value));
+            let hint = "frontends are never fetched; `--build-arg BUILDKIT_SYNTAX=dockerfile.v0` reads the file as a Dockerfile";
+            return Err(error.hint(hint).into());
+        }
         let place = match &request.context {
             ContextSource::Directory(dir) => dir.canonicalize().unwrap_or_else(|_| dir.clone()).display().to_string(),
             other => format!("{other:?}"),

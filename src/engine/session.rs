@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::cache::miss::Reason;
 use crate::digest::CacheKey;
 use crate::dockerfile::source::Diagnostic;
-use crate::graph::{BuildGraph, NodeId, Op};
+use crate::graph::{BuildGraph, NodeId, Op, order};
 use crate::snapshot::Driver;
 
 use super::Engine;
@@ -30,6 +30,8 @@ pub(super) struct Build<'a> {
     pub inputs: &'a Inputs<'a>,
     /// Replaces the times that the build writes, and clamps those of files.
     pub epoch: Option<i64>,
+    /// Which nodes the target stands on; no others have a turn.
+    pub needed: Vec<bool>,
     /// What the nodes gave.
     pub results: Vec<OnceLock<NodeResult>>,
     /// Decisions that were made before the node's turn.
@@ -63,9 +65,10 @@ pub(super) struct NodeResult {
 
 impl<'a> Build<'a> {
     pub fn new(engine: &'a Engine<'a>, request: &'a BuildRequest, graph: &'a BuildGraph, inputs: &'a Inputs<'a>) -> Self {
+        let needed = order::needed(graph);
         let mut next = 0;
-        let number = |node: &crate::graph::Node| {
-            (!matches!(node.op, Op::Base(_))).then(|| {
+        let number = |(node, needed): (&crate::graph::Node, &bool)| {
+            (*needed && !matches!(node.op, Op::Base(_))).then(|| {
                 next += 1;
                 next - 1
             })
@@ -78,7 +81,8 @@ impl<'a> Build<'a> {
             epoch: inputs.epoch,
             results: graph.nodes.iter().map(|_| OnceLock::new()).collect(),
             decided: graph.nodes.iter().map(|_| Mutex::new(None)).collect(),
-            steps: graph.nodes.iter().map(number).collect(),
+            steps: graph.nodes.iter().zip(&needed).map(number).collect(),
+            needed,
             driver: OnceLock::new(),
             unpacking: Mutex::default(),
             emptied: Mutex::default(),
@@ -158,10 +162,10 @@ impl<'a> Build<'a> {
             if step.is_none() {
                 continue;
             }
-            let siblings = || self.graph.nodes.iter().filter(|n| n.stage == node.stage && !matches!(n.op, Op::Base(_)));
+            let siblings = || self.graph.nodes.iter().zip(&self.steps).filter(|(n, s)| n.stage == node.stage && s.is_some());
             // Counted with FROM, as BuildKit does.
             let of = siblings().count() + 1;
-            let number = siblings().position(|n| std::ptr::eq(n, node)).map_or(1, |p| p + 2);
+            let number = siblings().position(|(n, _)| std::ptr::eq(n, node)).map_or(1, |p| p + 2);
             let stage = self.graph.stages.iter().find(|s| s.index == node.stage);
             let stage = stage.and_then(|s| s.name.clone()).unwrap_or_else(|| format!("stage-{}", node.stage));
             let title = node.title.split_once("] ").map_or(node.title.as_str(), |(_, t)| t).to_string();

@@ -194,7 +194,7 @@ fn sandbox_spec(
     let Process { argv, mut env, cwd, hostname, .. } = process;
     // As runc: only where nobody gave one.
     if !env.iter().any(|(name, _)| name == "HOME") {
-        env.push(("HOME".into(), user.home));
+        env.push(("HOME".into(), user.home.clone()));
     }
     let mut mounts = mounts::network_files(request, &hostname);
     for volume in &request.volumes {
@@ -207,7 +207,7 @@ fn sandbox_spec(
         argv,
         env,
         cwd,
-        user: UserIds { uid: user.uid, gid: user.gid, groups: user.groups },
+        user: UserIds { uid: user.uid, gid: user.gid, groups: user.process_groups() },
         hostname,
         network: request.network,
         terminal,

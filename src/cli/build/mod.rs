@@ -5,22 +5,27 @@ pub mod output;
 pub mod request;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use clap::{Args, ValueEnum};
 
 use crate::cli::build::foreign::ForeignFlags;
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
-use crate::cli::interrupt;
 use crate::cli::session::Session;
 use crate::cli::values::{self, ValueError};
+use crate::cli::{interrupt, transfer};
 use crate::digest::Digest;
 use crate::engine::cancel::CancelToken;
+use crate::engine::error::BuildError;
 use crate::engine::event::{Event, Observer};
 use crate::engine::request::{BuildRequest, Output};
+use crate::engine::{self, Engine};
 use crate::graph::{Entitlement, NetworkMode};
 use crate::image::platform::Platform;
+use crate::registry::Client;
+use crate::sandbox::userns::Identity;
+use crate::store::Store;
 use crate::ui::out;
 use crate::ui::progress::{Mode, Progress};
 
@@ -158,13 +163,13 @@ pub fn progress(text: &str) -> Result<Mode, ValueError> {
 pub fn run(args: &BuildArgs, session: &Session) -> Result<(), Failure> {
     let (request, notices) = request::make(args, &session.env)?;
     let stdout_is_free = !request.outputs.iter().any(request::to_stdout);
-    session.enter()?;
+    let identity = session.enter()?;
     let cancel = interrupt::install()?;
     let progress = Progress::start(mode(args, &session.env)?, session.stderr);
     for notice in notices {
         progress.event(Event::Notice(notice));
     }
-    let result = execute(request, session, progress.clone(), &cancel);
+    let result = execute(&request, session, &identity, progress.clone(), &cancel);
     progress.finish();
     let built = match (result, interrupt::status(&cancel)) {
         // What went wrong is what was asked for.
@@ -186,33 +191,37 @@ pub struct Built {
 }
 
 /// Hands the request to the engine.
-pub fn execute(request: BuildRequest, session: &Session, observer: Arc<dyn Observer>, cancel: &CancelToken) -> Result<Built, Failure> {
-    let identity = crate::sandbox::userns::enter(crate::sandbox::userns::IdPolicy::BestAvailable).map_err(|e| Failure::of(&e))?;
-    let store = crate::store::Store::open(&session.store()?).map_err(|e| Failure::of(&e))?;
-    let client = crate::registry::Client::new(crate::registry::RegistryConfig::default());
-    let engine = crate::engine::Engine {
+fn execute(
+    request: &BuildRequest,
+    session: &Session,
+    identity: &Identity,
+    observer: Arc<dyn Observer>,
+    cancel: &CancelToken,
+) -> Result<Built, Failure> {
+    let store = Store::open(&session.store()?).map_err(|e| Failure::of(&e))?;
+    let client = Client::new(transfer::registry_config(&session.env));
+    let tasks = transfer::Tasks::new(observer.clone());
+    let engine = Engine {
         store: &store,
         client: &client,
-        host_path: std::env::split_paths(session.env.variable("PATH").unwrap_or_default()).collect(),
-        ownership: match identity {
-            crate::sandbox::userns::Identity::Single { .. } => crate::path::Ownership::Recorded,
-            _ => crate::path::Ownership::Real,
-        },
+        host_path: transfer::search_path(&session.env),
+        ownership: Session::ownership(identity),
         observer,
         cancel: cancel.clone(),
-        progress: &crate::engine::sources::Silent,
-        host: Default::default(),
+        progress: &tasks,
+        host: OnceLock::new(),
     };
-    let outcome =
-        crate::engine::build(&engine, &request, &mut std::io::stdin().lock(), &mut std::io::stdout().lock()).map_err(|e| match e {
-            crate::engine::error::BuildError::At(d) => Failure::from(*d),
-            crate::engine::error::BuildError::Plain { message, hint } => match hint {
-                Some(h) => Failure::message(message).hint(h),
-                None => Failure::message(message),
-            },
-            e => Failure::of(&e),
-        })?;
+    let outcome = engine::build(&engine, request, &mut std::io::stdin(), &mut std::io::stdout()).map_err(failure_of)?;
     Ok(Built { image: outcome.image })
+}
+
+fn failure_of(error: BuildError) -> Failure {
+    match error {
+        BuildError::At(diagnostic) => Failure::from(*diagnostic),
+        BuildError::Plain { message, hint: Some(hint) } => Failure::message(message).hint(hint),
+        BuildError::Plain { message, hint: None } => Failure::message(message),
+        BuildError::Cancelled => Failure::message("interrupted"),
+    }
 }
 
 /// Returns how to show progress: `-q`, then `--progress`, then `BUILDKIT_PROGRESS`.

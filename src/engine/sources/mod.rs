@@ -159,6 +159,13 @@ impl Sources<'_> {
     }
 }
 
+impl Sources<'_> {
+    /// Describes an image of the store, whose layers are held from then on; none: parts of it are gone.
+    pub fn stored(&self, image: &crate::store::Image, origin: &str) -> Result<Option<ResolvedImage>, SourceError> {
+        reference::from_store(self, image, origin)
+    }
+}
+
 impl std::fmt::Debug for Sources<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sources").field("policy", &self.policy).finish_non_exhaustive()
