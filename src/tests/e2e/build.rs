@@ -65,7 +65,7 @@ fn a_failing_run_shows_its_command_its_output_and_its_exit_code() {
     for text in ["echo the-last-words; exit 7", "the-last-words\n", "exit code: 7", "Dockerfile:2"] {
         assert!(done.stderr.contains(text), "`{text}` is not in {}", done.stderr);
     }
-    assert_eq!(w.ply(&["images", "-q"]).ok().stdout, "");
+    assert_eq!(w.ply(&["images", "-q", "t"]).ok().stdout, "");
 }
 
 #[test]
@@ -99,13 +99,27 @@ fn outputs_iidfile_and_metadata_agree() {
     let (oci, iid, meta) = (w.path("i.tar"), w.path("iid"), w.path("meta.json"));
     w.file("Dockerfile", "FROM base\nRUN echo x > /x\n");
     let out = format!("type=oci,dest={}", oci.display());
-    w.build(&["-t", "t:1", "-t", "t:2", "-o", &out, "-o", "type=image", "--iidfile", iid.to_str().unwrap(), "--metadata-file", meta.to_str().unwrap()])
-        .ok();
+    w.build(&[
+        "-t",
+        "t:1",
+        "-t",
+        "t:2",
+        "-o",
+        &out,
+        "-o",
+        "type=image",
+        "--iidfile",
+        iid.to_str().unwrap(),
+        "--metadata-file",
+        meta.to_str().unwrap(),
+    ])
+    .ok();
     let id = std::fs::read_to_string(iid).unwrap();
     let meta: serde_json::Value = serde_json::from_slice(&std::fs::read(meta).unwrap()).unwrap();
     assert_eq!(meta["containerimage.config.digest"], id.trim());
     assert!(meta["containerimage.digest"].as_str().unwrap().starts_with("sha256:"));
-    let tags: Vec<String> = w.ply(&["images"]).ok().stdout.lines().skip(1).map(|l| l.split_whitespace().take(2).collect::<Vec<_>>().join(":")).collect();
+    let tags: Vec<String> =
+        w.ply(&["images"]).ok().stdout.lines().skip(1).map(|l| l.split_whitespace().take(2).collect::<Vec<_>>().join(":")).collect();
     assert!(tags.contains(&"t:1".to_string()) && tags.contains(&"t:2".to_string()), "{tags:?}");
     let local = w.path("local");
     w.build(&["-o", local.to_str().unwrap()]).ok();
@@ -118,11 +132,12 @@ fn secrets_are_seen_by_the_step_and_nowhere_else() {
     std::fs::write(w.path("token"), "tok-3141592").unwrap();
     w.file(
         "Dockerfile",
-        "FROM base\nRUN --mount=type=secret,id=tok test \"$(cat /run/secrets/tok)\" = tok-3141592\nRUN --mount=type=secret,id=tok,env=TOK test \"$TOK\" = tok-3141592\n",
+        "FROM base\nRUN --mount=type=secret,id=tok case $(cat /run/secrets/tok) in tok-*) ;; *) exit 1;; esac\n\
+         RUN --mount=type=secret,id=tok,env=TOK case $TOK in tok-*) ;; *) exit 1;; esac\n",
     );
     let secret = format!("id=tok,src={}", w.path("token").display());
     w.build(&["-t", "t", "--secret", &secret]).ok();
-    let found = std::process::Command::new("grep").args(["-rl", "tok-3141592"]).arg(w.path("store")).output().unwrap();
+    let found = std::process::Command::new("grep").args(["-rl", "3141592"]).arg(w.path("store")).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
-    assert_eq!(w.ply(&["history", "--no-trunc", "t"]).ok().stdout.matches("tok-3141592").count(), 0);
+    assert_eq!(w.ply(&["history", "--no-trunc", "t"]).ok().stdout.matches("3141592").count(), 0);
 }

@@ -46,15 +46,17 @@ fn a_step_that_ran_again_with_an_equal_result_lets_the_next_hit() {
     w.file("f", "1");
     let text = "FROM base\nCOPY f /f\nRUN test -s /f && echo fixed > /out && rm /f\nRUN cat /out > /out2\n";
     // `rm` leaves a whiteout of a lower file, so the result hides f; a multi-stage copy isolates it.
-    let staged = "FROM base AS s\nCOPY f /f\nRUN test -s /f && echo fixed > /out\nFROM base\nCOPY --from=s /out /out\nRUN cat /out > /out2\n";
+    let staged =
+        "FROM base AS s\nCOPY f /f\nRUN test -s /f && echo fixed > /out\nFROM base\nCOPY --from=s /out /out\nRUN cat /out > /out2\n";
     w.image(text).ok();
     w.image(staged).ok();
     w.file("f", "2");
     let done = w.image(staged).ok();
     let got = outcomes(&done);
     assert_eq!(got.iter().filter(|o| *o == "CACHED").count(), 2, "{}", done.stderr);
+    // The COPY is the other build's; what stands on it sees the file, so it runs.
     let plain = outcomes(&w.image(text).ok());
-    assert_eq!(plain.iter().filter(|o| *o == "CACHED").count(), 0, "the layer of f differs below: {plain:?}");
+    assert_eq!(plain.iter().map(|o| o == "CACHED").collect::<Vec<_>>(), [true, false, false], "{plain:?}");
 }
 
 #[test]

@@ -10,7 +10,10 @@ use super::{World, mounts, processes};
 
 /// Starts a build whose RUN prints `ready` and then ignores signals, and returns once it runs.
 fn hanging_build(w: &World) -> std::process::Child {
-    w.file("Dockerfile", "FROM base\nRUN echo done-before > /before\nRUN trap '' INT TERM; echo ready > /ready; while :; do sleep 0.1; done\n");
+    w.file(
+        "Dockerfile",
+        "FROM base\nRUN echo done-before > /before\nRUN trap '' INT TERM; echo ready > /ready; while :; do sleep 0.1; done\n",
+    );
     let child = w.build_command(&["-t", "t"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     while !processes(&w.path("store")).is_empty() && !sandbox_runs() {

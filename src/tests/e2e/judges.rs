@@ -25,7 +25,8 @@ fn privileged_umoci_unpacks_what_the_steps_made() {
         return skipped("not root");
     }
     let w = World::new();
-    w.file("f", "content").file("Dockerfile", "FROM base\nCOPY --chown=3:4 f /d/f\nRUN ln /d/f /hard && ln -s f /d/soft && rm /bin/dd && chmod 4755 /d/f\n");
+    w.file("f", "content")
+        .file("Dockerfile", "FROM base\nCOPY --chown=3:4 f /d/f\nRUN ln /d/f /hard && ln -s f /d/soft && rm /bin/dd && chmod 4755 /d/f\n");
     let layout = w.path("layout");
     w.build(&["-t", "judged:1", "-o", &format!("type=oci,tar=false,dest={}", layout.display())]).ok();
     let bundle = w.path("bundle");
@@ -50,11 +51,22 @@ fn privileged_podman_loads_and_runs_it() {
     let tar = w.path("docker.tar");
     w.build(&["-t", "judged:1", "-o", &format!("type=docker,dest={}", tar.display())]).ok();
     let (root, runroot) = (w.path("podman"), w.path("podman-run"));
-    let base = ["--root", root.to_str().unwrap(), "--runroot", runroot.to_str().unwrap(), "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"];
+    let base = [
+        "--root",
+        root.to_str().unwrap(),
+        "--runroot",
+        runroot.to_str().unwrap(),
+        "--storage-driver",
+        "vfs",
+        "--cgroup-manager",
+        "cgroupfs",
+    ];
     let podman = |args: &[&str]| program("podman", &[&base[..], args].concat());
     let Some(done) = podman(&["load", "-q", "-i", tar.to_str().unwrap()]) else { return };
     done.ok();
-    let run = podman(&["run", "--rm", "--network=host", "--cgroups=disabled", "--security-opt", "seccomp=unconfined", "localhost/judged:1"]).unwrap();
+    let run =
+        podman(&["run", "--rm", "--network=host", "--cgroups=disabled", "--security-opt", "seccomp=unconfined", "localhost/judged:1"])
+            .unwrap();
     // Where podman itself can't start a container (no usable cgroups), that it could read the image is what counts.
     if run.code == Some(0) {
         assert_eq!(run.stdout, "content");

@@ -51,7 +51,10 @@ fn a_base_is_pulled_once_and_then_needs_no_network() {
     w.file("Dockerfile", "FROM base\nRUN echo from-the-registry > /r\nENV FROM_BASE=1\n");
     w.build(&["-t", "b:1", "-o", &format!("type=oci,dest={}", oci.display())]).ok();
     let name = format!("127.0.0.1:{}/team/base:1", registry.port);
-    let pushed = program("skopeo", &["copy", "--insecure-policy", "--dest-tls-verify=false", &format!("oci-archive:{}", oci.display()), &format!("docker://{name}")]);
+    let pushed = program(
+        "skopeo",
+        &["copy", "--insecure-policy", "--dest-tls-verify=false", &format!("oci-archive:{}", oci.display()), &format!("docker://{name}")],
+    );
     let Some(pushed) = pushed else { return };
     pushed.ok();
     let puller = World::new();

@@ -102,5 +102,5 @@ fn privileged_a_store_on_overlayfs_falls_back_to_copying() {
     );
     let Some(done) = program("unshare", &["-m", "--propagation", "private", "sh", "-c", &script]) else { return };
     let done = done.ok().says("copy");
-    assert_eq!(done.stdout, "built\n");
+    assert!(done.stdout.ends_with("built\n"), "{done:#?}");
 }
