@@ -332,7 +332,7 @@ fn number(field: &[u8]) -> Option<u64> {
     let start = field.iter().position(|c| !blank(c)).unwrap_or(field.len());
     let digits = &field[start..];
     let end = digits.iter().position(blank).unwrap_or(digits.len());
-    if !digits[end..].iter().all(|c| blank(c)) {
+    if !digits[end..].iter().all(blank) {
         return None;
     }
     digits[..end].iter().try_fold(0u64, |n, &c| match c {

@@ -414,7 +414,7 @@ fn measure_an_empty_step() {
     let store = Store::new();
     for driver in drivers(&store).into_iter().filter(|d| d.kind() == DriverKind::Overlay) {
         let bottom = store.step(&driver, &[], &base);
-        let lowers = vec![bottom.clone(), bottom.clone(), bottom];
+        let lowers = vec![store.fresh(), store.fresh(), bottom];
         let uppers: Vec<_> = (0..200).map(|_| store.fresh()).collect();
         let (mut prepare, mut finish) = (std::time::Duration::ZERO, std::time::Duration::ZERO);
         for upper in &uppers {
