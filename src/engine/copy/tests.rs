@@ -28,6 +28,8 @@ fn dump(dir: &Path) -> Vec<String> {
             let (meta, _) = inspect(&dir, &name).unwrap();
             let name = String::from_utf8(name).unwrap();
             let (path, at) = (format!("{path}{name}"), at.join(&name));
+            // Links and FIFOs can't carry a recorded owner.
+            let unowned = ownership() == Ownership::Recorded && matches!(meta.kind, FileKind::Symlink | FileKind::Fifo);
             let (what, usual) = match meta.kind {
                 FileKind::Directory => ("/".to_owned(), 0o755),
                 FileKind::Symlink => (format!(" -> {}", printable(&link_target_at(&dir, name.as_bytes()).unwrap())), 0o777),
@@ -35,11 +37,7 @@ fn dump(dir: &Path) -> Vec<String> {
                 kind => (format!(" {kind:?}"), 0o644),
             };
             let mode = if meta.mode == usual { String::new() } else { format!(" {:o}", meta.mode) };
-            let owner = if (meta.uid, meta.gid) == (0, 0) || meta.kind == FileKind::Symlink {
-                String::new()
-            } else {
-                format!(" {}:{}", meta.uid, meta.gid)
-            };
+            let owner = if (meta.uid, meta.gid) == (0, 0) || unowned { String::new() } else { format!(" {}:{}", meta.uid, meta.gid) };
             out.push(format!("{path}{what}{mode}{owner}"));
             if meta.kind == FileKind::Directory {
                 let inner = rustix::fs::openat(&dir, name.as_str(), rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
