@@ -210,9 +210,10 @@ fn make(args: &RunArgs, session: &Session) -> Result<RunRequest, Failure> {
 }
 
 fn volumes(args: &RunArgs) -> Result<Vec<request::Volume>, Failure> {
-    let parsers: [(&[String], fn(&str) -> Result<request::Volume, request::ValueError>); 3] =
-        [(&args.volume, request::parse_volume), (&args.mount, request::parse_mount), (&args.tmpfs, request::parse_tmpfs)];
-    parsers.iter().flat_map(|(texts, parse)| texts.iter().map(|t| parse(t).map_err(|e| Failure::of(&e)))).collect()
+    let volumes = args.volume.iter().map(|t| request::parse_volume(t));
+    let mounts = args.mount.iter().map(|t| request::parse_mount(t));
+    let memory = args.tmpfs.iter().map(|t| request::parse_tmpfs(t));
+    volumes.chain(mounts).chain(memory).map(|v| v.map_err(|e| Failure::of(&e))).collect()
 }
 
 /// `--env-file`s first, then `-e`: the later one of a name counts.

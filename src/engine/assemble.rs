@@ -81,6 +81,6 @@ mod tests {
         let empty = History { empty_layer: true, ..own.clone() };
         let got = base_history(&[own.clone(), empty.clone()], 3);
         assert_eq!((got.len(), got.iter().filter(|h| !h.empty_layer).count()), (4, 3));
-        assert_eq!(base_history(&[own.clone()], 1), vec![own]);
+        assert_eq!(base_history(std::slice::from_ref(&own), 1), vec![own]);
     }
 }
