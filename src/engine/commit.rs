@@ -1,5 +1,6 @@
 //! From a finished step's layer directory to a layer in the store and a record of it.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,6 +19,15 @@ use super::error::BuildError;
 use super::session::Build;
 use super::state::ChainLayer;
 
+/// What becomes of a step's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Later builds may take it.
+    Record,
+    /// This build only: what the step read may not be what its key says.
+    LayerOnly,
+}
+
 /// A layer that a step made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Made {
@@ -32,7 +42,7 @@ impl Build<'_> {
     ///
     /// Where the store has a layer of equal content already, that one is used and ours is dropped: its times, and so
     /// its tar and the image's digest, stay as they were.
-    pub fn commit(&self, id: NodeId, dir: &Path, decision: &Decision, took: Duration) -> Result<Made, BuildError> {
+    pub fn commit(&self, id: NodeId, dir: &Path, decision: &Decision, took: Duration, keep: Keep) -> Result<Made, BuildError> {
         let store = self.engine.store;
         let failed = |e: &dyn std::error::Error| self.failed(id, "keeping the step's result", e);
         let (changes, digests) = digest(dir, self.epoch).map_err(|e| failed(&e))?;
@@ -41,10 +51,18 @@ impl Build<'_> {
         if earlier.is_none() {
             let facts =
                 LayerFacts { content: Some(digests.content), size_bytes: changes.file_bytes(), entries: changes.entries.len() as u64 };
-            store.commit_layer(dir, &layer, facts).map_err(|e| failed(&e))?;
-            store.put_diff_id(&layer, self.epoch, digests.diff_id, digests.tar_size_bytes).map_err(|e| failed(&e))?;
+            let inode = |path: &Path| std::fs::symlink_metadata(path).map(|m| m.ino()).map_err(|e| failed(&e));
+            let ours = inode(dir)?;
+            let kept = store.commit_layer(dir, &layer, facts).map_err(|e| failed(&e))?;
+            // Somebody may have put an equal layer in place since we asked: with other times, and so another tar.
+            if inode(&kept)? == ours {
+                store.put_diff_id(&layer, self.epoch, digests.diff_id, digests.tar_size_bytes).map_err(|e| failed(&e))?;
+            }
         }
         let created_secs = self.engine.now_secs();
+        if keep == Keep::LayerOnly {
+            return Ok(Made { layer: ChainLayer { id: layer, empty: changes.is_empty(), base: None }, created_secs });
+        }
         let title = &self.graph.nodes[id.0].title;
         let record = Record::new(decision.slot.inputs.clone(), layer, digests.content, title, took.as_secs_f64(), created_secs);
         store.save(&record).map_err(|e| failed(&e))?;

@@ -92,12 +92,12 @@ impl Build<'_> {
         let slot = Slot { inputs: KeyInputs { platform: node.platform.clone(), parent, step }, sources: names };
         let slot_id = self.slot_id(id);
         let parent = self.parent_name(id);
-        let found = self.find(id, &slot, &slot_id, &parent)?;
+        let found = self.find(id, &slot, &parent)?;
         Ok(Some(Decision { slot, slot_id, selection, found }))
     }
 
     /// Looks the record up, or tells why there is none.
-    fn find(&self, id: NodeId, slot: &Slot, slot_id: &SlotId, parent: &Parent) -> Result<Result<Box<Record>, Reason>, BuildError> {
+    fn find(&self, id: NodeId, slot: &Slot, parent: &Parent) -> Result<Result<Box<Record>, Reason>, BuildError> {
         let store = self.engine.store;
         let failed = |e| BuildError::caused("asking the cache", &e);
         if self.uncached(id) {
@@ -106,7 +106,7 @@ impl Build<'_> {
         if let Some(record) = store.lookup(&slot.inputs.key()).map_err(failed)? {
             return Ok(Ok(Box::new(record)));
         }
-        let old = store.slot(slot_id).map_err(failed)?;
+        let old = self.past(id)?;
         let lists = |tree: &ContentDigest| store.files(tree).ok().flatten();
         Ok(Err(miss::explain(slot, old.as_ref(), parent, &lists)))
     }
@@ -119,21 +119,6 @@ impl Build<'_> {
             s.index == stage && self.request.no_cache_filter.iter().any(|f| f.eq_ignore_ascii_case(&name))
         };
         self.request.no_cache || self.graph.stages.iter().any(named)
-    }
-
-    fn slot_id(&self, id: NodeId) -> SlotId {
-        let node = &self.graph.nodes[id.0];
-        let kind = |op: &Op| match op {
-            Op::Base(_) => "base",
-            Op::Run(_) => "RUN",
-            Op::Copy(op) if op.add.is_some() => "ADD",
-            Op::Copy(_) => "COPY",
-            Op::Mkdir(_) => "WORKDIR",
-        };
-        let nth = self.graph.nodes[..id.0].iter().filter(|n| n.stage == node.stage && kind(&n.op) == kind(&node.op)).count();
-        let stage = self.graph.stages.iter().find(|s| s.index == node.stage).and_then(|s| s.name.clone());
-        let stage = stage.unwrap_or_else(|| format!("#{}", node.stage));
-        SlotId::derive(&self.inputs.dockerfile_id, &format!("{stage} {}", node.platform), kind(&node.op), nth)
     }
 
     fn parent_name(&self, id: NodeId) -> Parent {
@@ -170,6 +155,20 @@ impl Build<'_> {
             ulimits: self.request.ulimits.clone(),
             extra_hosts: self.request.add_hosts.iter().map(|(name, _)| name.clone()).collect(),
         }))
+    }
+
+    /// Whether a RUN's mounts of a context still show what its key says: a mount is the directory itself, and somebody may
+    /// write to it while the command runs.
+    pub fn mounts_are_as_keyed(&self, id: NodeId, op: &RunOp, decision: &Decision) -> bool {
+        let of_context = |m: &Mount| match &m.kind {
+            MountKind::Bind { from, .. } | MountKind::Cache { from: Some(from), .. } => matches!(from, FileTree::Context(_)),
+            _ => false,
+        };
+        if !op.mounts.iter().any(of_context) {
+            return true;
+        }
+        let now = self.run_inputs(id, op, Effort::Full, &mut Vec::new());
+        matches!((now, &decision.slot.inputs.step), (Ok(Some(now)), StepInputs::Run(keyed)) if now == **keyed)
     }
 
     fn mount_inputs(&self, id: NodeId, mount: &Mount, effort: Effort, names: &mut Vec<String>) -> Result<Option<MountInputs>, BuildError> {
@@ -234,8 +233,10 @@ impl Build<'_> {
         effort: Effort,
         names: &mut Vec<String>,
     ) -> Result<Option<(Vec<SourceInputs>, Option<Selection>)>, BuildError> {
-        let paths: Vec<&str> =
-            op.sources.iter().filter_map(|s| if let CopySource::Path(p, _) = s { Some(p.as_str()) } else { None }).collect();
+        // With their index: what is remembered speaks of it, and heredocs may stand between.
+        let indexed = op.sources.iter().enumerate();
+        let paths: Vec<(usize, &str)> =
+            indexed.filter_map(|(i, s)| if let CopySource::Path(p, _) = s { Some((i, p.as_str())) } else { None }).collect();
         let memory = if paths.is_empty() { None } else { self.memory_key(&op.from, &("copy", &paths, &op.exclude, op.parents)) };
         let mut selection = None;
         let found = match self.remembered(memory.as_deref())? {
@@ -283,7 +284,7 @@ impl Build<'_> {
     /// The key under which a selection from a tree of the build is remembered; none for contexts, which change.
     fn memory_key(&self, from: &FileTree, what: &impl Serialize) -> Option<String> {
         let FileTree::Node(node) = from else { return None };
-        let mut h = blake3::Hasher::new_derive_key("plywood remembered selection, v1");
+        let mut h = blake3::Hasher::new_derive_key("plywood remembered selection, v2");
         h.update(self.result(*node).chain.state().as_bytes());
         h.update(&serde_json::to_vec(what).expect("strings and flags are serialisable"));
         Some(h.finalize().to_hex().to_string())

@@ -10,7 +10,7 @@ use crate::path::Root;
 use crate::snapshot::{Prepared, SnapshotError};
 use crate::store::Staging;
 
-use super::commit::Made;
+use super::commit::{Keep, Made};
 use super::decide::{Decision, Effort};
 use super::error::BuildError;
 use super::event::Event;
@@ -56,7 +56,8 @@ impl Build<'_> {
         }
         let key = slot.inputs.key();
         let guard = self.engine.store.lock_step(&key).map_err(|e| BuildError::caused("waiting for another build's step", &e))?;
-        if guard.waited() && !self.uncached(id) {
+        // Always: the decision may be older than another build's, or another stage's, equal step.
+        if !self.uncached(id) {
             let found = self.engine.store.lookup(&key).map_err(|e| BuildError::caused("asking the cache", &e))?;
             if let Some(record) = found {
                 return self.hit(id, &record, slot, slot_id);
@@ -71,7 +72,8 @@ impl Build<'_> {
             Ok(made) => {
                 let took = start.elapsed();
                 self.set(id, self.made_result(id, &decision, made, reason, took));
-                self.set_slot(slot, slot_id)?;
+                self.note_place(slot_id, slot);
+                self.engine.store.release_when_written(guard)?;
                 self.tell(Event::Done(step, took));
                 Ok(())
             }
@@ -88,15 +90,25 @@ impl Build<'_> {
         let linked = matches!(&node.op, Op::Copy(op) if op.link);
         let below = if linked { Chain::default() } else { self.parent_chain(id) };
         let prepared = self.prepare(id, &below, &staging)?;
+        let mut keep = Keep::Record;
         match &node.op {
-            Op::Run(op) => self.run(id, op, &prepared, &staging)?,
+            Op::Run(op) => {
+                self.run(id, op, &prepared, &staging)?;
+                if !self.mounts_are_as_keyed(id, op, decision) {
+                    keep = Keep::LayerOnly;
+                    let title = &node.title;
+                    self.tell(Event::Notice(format!(
+                        "{title}: a mounted file changed while it ran: the result is not taken for later builds"
+                    )));
+                }
+            }
             Op::Copy(op) => self.copy(id, op, decision, &prepared)?,
             Op::Mkdir(op) => self.make_directory(id, op, &prepared)?,
             Op::Base(_) => unreachable!("bases have no turn"),
         }
         self.go_on()?;
         let layer = prepared.finish().map_err(|e| self.snapshot_error(id, &e))?;
-        self.commit(id, &layer, decision, start.elapsed())
+        self.commit(id, &layer, decision, start.elapsed(), keep)
     }
 
     fn prepare(&self, id: NodeId, below: &Chain, staging: &Staging) -> Result<Prepared, BuildError> {
@@ -144,7 +156,7 @@ impl Build<'_> {
             cost_secs: record.cost_secs,
         };
         self.set(id, result);
-        self.set_slot(slot, slot_id)?;
+        self.note_place(slot_id, slot);
         self.tell(Event::Cached(self.steps[id.0].expect("only steps hit")));
         Ok(())
     }
@@ -164,10 +176,6 @@ impl Build<'_> {
     fn set(&self, id: NodeId, result: NodeResult) {
         let first = self.results[id.0].set(result).is_ok();
         debug_assert!(first, "a node has one turn");
-    }
-
-    fn set_slot(&self, slot: &crate::cache::record::Slot, id: &crate::cache::record::SlotId) -> Result<(), BuildError> {
-        self.engine.store.set_slot(id, slot).map_err(|e| BuildError::caused("writing the cache", &e))
     }
 }
 

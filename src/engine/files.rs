@@ -42,8 +42,11 @@ impl Build<'_> {
         copy::make_workdir(op, &root, self.engine.ownership).map(|_| ()).map_err(|e| self.failed(id, "", &e.cause))
     }
 
+    /// The time of files that have none of their own. Never before now: the layer also serves builds with a later clamp,
+    /// or none, and every tar is clamped when it is written.
     fn time_of_new_files(&self) -> Time {
-        Time { secs: self.epoch.unwrap_or_else(|| self.engine.now_secs()), nanos: 0 }
+        let now = self.engine.now_secs();
+        Time { secs: self.epoch.map_or(now, |epoch| epoch.max(now)), nanos: 0 }
     }
 
     fn copy_error(&self, id: NodeId, op: &CopyOp, error: &CopyError) -> BuildError {

@@ -3,7 +3,7 @@
 //! | file | step of the journey |
 //! |---|---|
 //! | `inputs`, `sources` | contexts, Dockerfile, base images → facts → graph |
-//! | `decide` | node → key inputs → record or reason |
+//! | `decide`, `places` | node → key inputs → record or reason |
 //! | `execute`, `schedule` | each node's turn, side by side |
 //! | `run`, `mounts`, `files`, `copy`, `trees` | what the turns do |
 //! | `commit`, `state` | layer directory → layer → record; chains of layers |
@@ -28,6 +28,7 @@ mod execute;
 mod files;
 mod inputs;
 mod mounts;
+mod places;
 mod result;
 mod run;
 mod schedule;
@@ -155,6 +156,7 @@ pub fn build(
     let ran = run_nodes(&build);
     // What was learnt of the context's files is worth keeping whatever came of the build.
     inputs.save_stat_caches()?;
+    build.save_uses()?;
     let outcome = ran.and_then(|()| build.go_on()).and_then(|()| build.finish(stdout));
     build.log(start, &outcome)?;
     engine.store.flush()?;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::cache::miss::Reason;
+use crate::cache::record::{Slot, SlotId};
 use crate::digest::CacheKey;
 use crate::dockerfile::source::Diagnostic;
 use crate::graph::{BuildGraph, NodeId, Op, order};
@@ -19,6 +20,7 @@ use super::decide::Decision;
 use super::error::{BuildError, chain};
 use super::event::{Event, StepIndex, StepInfo};
 use super::inputs::Inputs;
+use super::places::Pasts;
 use super::request::BuildRequest;
 use super::state::{Chain, ChainLayer};
 
@@ -42,6 +44,10 @@ pub(super) struct Build<'a> {
     unpacking: Mutex<HashMap<NodeId, Arc<Mutex<Vec<PathBuf>>>>>,
     /// Cache mounts that `--no-cache` emptied already.
     pub emptied: Mutex<Vec<String>>,
+    /// What the last build had where this one has its steps, by stage and instruction; read at the first miss.
+    pub pasts: Mutex<HashMap<(usize, &'static str), Pasts>>,
+    /// What the next build shall compare with.
+    pub noted: Mutex<Vec<(SlotId, Slot)>>,
 }
 
 /// What a node gave.
@@ -86,6 +92,8 @@ impl<'a> Build<'a> {
             driver: OnceLock::new(),
             unpacking: Mutex::default(),
             emptied: Mutex::default(),
+            pasts: Mutex::default(),
+            noted: Mutex::default(),
         }
     }
 

@@ -139,8 +139,10 @@ impl Driver {
     ///
     /// `upper` is an existing empty directory on the store's file system; see the module's header.
     pub fn prepare(&self, lowers: &[PathBuf], upper: &Path) -> Result<Prepared> {
+        let lowers = &distinct(lowers);
         let layer = make_dir(&upper.join("upper"))?;
-        let root_before = self.dress_root(lowers.first(), &layer)?;
+        let root_before = root_of(lowers)?;
+        path::apply(&layer, b"/", &root_before, self.ownership)?;
         let mut prepared = Prepared {
             path: upper.to_owned(),
             root: layer.try_clone().map_err(|source| SnapshotError::Prepare { path: upper.to_owned(), source })?,
@@ -153,7 +155,10 @@ impl Driver {
         };
         match self.kind {
             _ if lowers.is_empty() => {}
-            DriverKind::Copy => prepared.untouched = Some(self.copy_lowers(lowers, &prepared.layer)?),
+            DriverKind::Copy => {
+                prepared.untouched = Some(self.copy_lowers(lowers, &prepared.layer)?);
+                path::apply(&prepared.layer, b"/", &prepared.root_before, self.ownership)?;
+            }
             DriverKind::Overlay => {
                 let work = make_dir(&upper.join("work"))?;
                 let (parts, files) = self.lower_parts(lowers)?;
@@ -168,33 +173,29 @@ impl Driver {
 
     /// Shows `lowers` (layer directories, top first; none: an empty directory) for reading.
     pub fn mount_readonly(&self, lowers: &[PathBuf]) -> Result<ReadOnlyTree> {
+        let lowers = &distinct(lowers);
         let files = TempTree::new(&self.staging)?;
         let empty = make_dir(&files.path().join("tree"))?;
         if lowers.is_empty() {
             return Ok(ReadOnlyTree { fd: empty, mounted: false, _files: vec![files] });
         }
+        let root = root_of(lowers)?;
         if self.kind == DriverKind::Copy {
             materialise(Merged::open(lowers)?, &empty, How::Link, self.ownership)?;
+            path::apply(&empty, b"/", &root, self.ownership)?;
             return Ok(ReadOnlyTree { fd: empty, mounted: false, _files: vec![files] });
         }
         let (mut parts, more) = self.lower_parts(lowers)?;
-        if parts.len() == 1 {
+        if root != root_attributes(&lowers[0])? {
+            // The topmost directory's root is what overlay shows.
+            path::apply(&empty, b"/", &root, self.ownership)?;
+            parts.insert(0, empty);
+        } else if parts.len() == 1 {
             // Overlay wants two. The empty one lies below: the root's mode is the layer's.
             parts.push(empty);
         }
         let fd = overlay::mount(&parts, None, self.syntax).map_err(|e| SnapshotError::Mount { lowers: lowers.len(), source: e.into() })?;
         Ok(ReadOnlyTree { fd, mounted: true, _files: std::iter::once(files).chain(more).collect() })
-    }
-
-    /// Gives the fresh upper directory the mode, owner and times of the root below, which it hides; returns them.
-    fn dress_root(&self, top: Option<&PathBuf>, layer: &OwnedFd) -> Result<Attributes> {
-        let mut attributes = Attributes { mode: Some(0o755), ..Attributes::default() };
-        if let Some(top) = top {
-            let (meta, xattrs) = path::inspect(path::Root::open(top)?, b"").map_err(|e| PathError::io("examining", b"/", e))?;
-            attributes = materialise::attributes(&meta, xattrs);
-        }
-        path::apply(layer, b"/", &attributes, self.ownership)?;
-        Ok(attributes)
     }
 
     fn copy_lowers(&self, lowers: &[PathBuf], layer: &OwnedFd) -> Result<Untouched> {
@@ -292,6 +293,35 @@ impl ReadOnlyTree {
     pub fn mount_for_sandbox(&self) -> Result<OwnedFd> {
         mount_of(&self.fd, self.mounted)
     }
+}
+
+/// Leaves the topmost of layers that occur more than once: overlay refuses a directory twice, and whatever a lower
+/// occurrence says, the upper one says again.
+fn distinct(lowers: &[PathBuf]) -> Vec<PathBuf> {
+    let mut seen = std::collections::HashSet::new();
+    lowers.iter().filter(|l| seen.insert(*l)).cloned().collect()
+}
+
+/// Returns what the root directory is like above `lowers` (top first): as the topmost layer says that says anything of
+/// it. The roots of the others tell of the stack on which they happened to be made, which layers of equal content share.
+fn root_of(lowers: &[PathBuf]) -> Result<Attributes> {
+    let mut root = Attributes { mode: Some(0o755), ..Attributes::default() };
+    for (n, lower) in lowers.iter().enumerate() {
+        let dir = path::Root::open(lower)?;
+        if overlay::is_root_changed(&dir).map_err(|e| PathError::io("examining", b"/", e))? {
+            let found = root_attributes(lower)?;
+            return Ok(Attributes { mtime: root.mtime.or(found.mtime), ..found });
+        }
+        if n == 0 {
+            root.mtime = root_attributes(lower)?.mtime;
+        }
+    }
+    Ok(root)
+}
+
+fn root_attributes(layer: &Path) -> Result<Attributes> {
+    let (meta, xattrs) = path::inspect(path::Root::open(layer)?, b"").map_err(|e| PathError::io("examining", b"/", e))?;
+    Ok(materialise::attributes(&meta, xattrs))
 }
 
 fn mount_of(fd: &OwnedFd, mounted: bool) -> Result<OwnedFd> {

@@ -92,6 +92,12 @@ impl Committer {
         state.failure.take().map_or(Ok(()), Err)
     }
 
+    /// Writes what is queued without lingering.
+    pub(super) fn hurry(&self) {
+        self.shared.state().hurry = true;
+        self.shared.wake.notify_one();
+    }
+
     fn start(&self) -> Result<()> {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if thread.is_none() {

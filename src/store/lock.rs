@@ -29,6 +29,11 @@ impl Drop for Held {
 
 /// Takes the lock named by `path`; waits as long as it takes.
 pub(super) fn blocking(path: &Path) -> Result<Held> {
+    blocking_or(path, || {})
+}
+
+/// As [`blocking`]; calls `before_waiting` when somebody else has it.
+fn blocking_or(path: &Path, before_waiting: impl Fn()) -> Result<Held> {
     let mut waited = false;
     loop {
         let file = open(path)?;
@@ -36,6 +41,7 @@ pub(super) fn blocking(path: &Path) -> Result<Held> {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 waited = true;
+                before_waiting();
                 uninterrupted(|| file.lock()).map_err(StoreError::io("locking", path))?;
             }
             Err(TryLockError::Error(e)) => return Err(StoreError::io("locking", path)(e)),
@@ -137,7 +143,8 @@ impl Store {
     ///
     /// Dies with its process. A wait can't be called off: end the process.
     pub fn lock_step(&self, key: &CacheKey) -> Result<StepGuard> {
-        blocking(&self.root.join("locks").join(key.hex())).map(StepGuard)
+        // The one that is waited for may be this process's own, and only wait for being written.
+        blocking_or(&self.root.join("locks").join(key.hex()), || self.committer.hurry()).map(StepGuard)
     }
 
     /// Opens the cache mount `id` for one step. A new one is filled by `fill`, which gets an empty directory of

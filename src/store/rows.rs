@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::db::{all, int, parsed, uint};
 use super::image::Source;
 use super::layers::{LayerBlob, LayerFacts};
+use super::lock::StepGuard;
 use super::{Result, Store, StoreError};
 use crate::digest::{CacheKey, ContentDigest, DiffId, Digest, LayerId};
 
@@ -17,25 +18,64 @@ pub const NAMED_BY_SLOTS: &str = "files";
 
 /// One queued write.
 pub(super) enum Row {
-    Blob { digest: Digest, size_bytes: u64 },
-    Layer { id: LayerId, facts: LayerFacts },
-    Diff { layer: LayerId, epoch: i64, diff_id: DiffId, tar_bytes: u64 },
-    LayerBlob { diff_id: DiffId, blob: LayerBlob },
-    Image { id: Digest, platform: String, layers: String, manifest: Option<Digest>, added: i64 },
-    Name { name: String, image: Digest },
-    Unname { name: String },
-    RepoDigest { image: Digest, name: String },
+    Blob {
+        digest: Digest,
+        size_bytes: u64,
+    },
+    Layer {
+        id: LayerId,
+        facts: LayerFacts,
+    },
+    Diff {
+        layer: LayerId,
+        epoch: i64,
+        diff_id: DiffId,
+        tar_bytes: u64,
+    },
+    LayerBlob {
+        diff_id: DiffId,
+        blob: LayerBlob,
+    },
+    Image {
+        id: Digest,
+        platform: String,
+        layers: String,
+        manifest: Option<Digest>,
+        added: i64,
+    },
+    Name {
+        name: String,
+        image: Digest,
+    },
+    Unname {
+        name: String,
+    },
+    RepoDigest {
+        image: Digest,
+        name: String,
+    },
     Source(Source, String),
     Record(RecordRow),
-    Used { keys: Vec<CacheKey>, now: i64 },
-    Slot { id: String, body: Vec<u8> },
-    Pin { owner: String, layers: Vec<LayerId> },
+    Used {
+        keys: Vec<CacheKey>,
+        now: i64,
+    },
+    Slot {
+        id: String,
+        body: Vec<u8>,
+    },
+    Pin {
+        owner: String,
+        layers: Vec<LayerId>,
+    },
+    /// Nothing to be written: dropped, and so released, when everything before it was.
+    Release(#[allow(dead_code)] StepGuard), // held, never read
 }
 
 impl Row {
     /// Returns whether the row may be written only once the files that it speaks of are safe.
     pub(super) fn vouches(&self) -> bool {
-        !matches!(self, Self::Used { .. } | Self::Slot { .. })
+        !matches!(self, Self::Used { .. } | Self::Slot { .. } | Self::Release(_))
     }
 
     pub(super) fn write(&self, tx: &Transaction<'_>) -> rusqlite::Result<()> {
@@ -77,6 +117,7 @@ impl Row {
             Self::Used { keys, now } => keys
                 .iter()
                 .try_for_each(|k| run("UPDATE records SET last_used=?2 WHERE key=?1 AND last_used<?2", params![k.to_string(), now])),
+            Self::Release(_) => Ok(()),
             Self::Slot { id, body } => run("INSERT OR REPLACE INTO slots VALUES(?1,?2)", params![id, body]),
             Self::Pin { owner, layers } => {
                 run("DELETE FROM pins WHERE owner=?1", params![owner])?;
@@ -172,6 +213,12 @@ impl Store {
     /// Queues a record. Its layer was committed before.
     pub fn put_record(&self, row: RecordRow) -> Result<()> {
         self.committer.push(Row::Record(row))
+    }
+
+    /// Gives a step up once everything that was queued before can be seen by other processes: whoever waits for the step
+    /// then finds its record.
+    pub fn release_when_written(&self, guard: StepGuard) -> Result<()> {
+        self.committer.push(Row::Release(guard))
     }
 
     /// Notes that these records were of use at `now_secs` (unix seconds), so that collection keeps them longer.

@@ -1,0 +1,225 @@
+//! Which step of the last build a step is compared with, when a miss is to be explained.
+//!
+//! Slots are numbered by instruction kind within a stage. Compared number by number, a RUN put in between would make
+//! every RUN below it look like a changed command. So old and new steps are aligned by what the Dockerfile says first:
+//! equal texts are the same place, and only what lies between two of these is paired by order or likeness. What is
+//! left over is new. Slots are written when the build is over, so that a build never compares with itself.
+
+use crate::cache::index::Index as _;
+use crate::cache::key::StepInputs;
+use crate::cache::record::{Slot, SlotId};
+use crate::graph::{CopySource, NodeId, Op};
+
+use super::error::BuildError;
+use super::session::Build;
+
+/// More steps of one kind in one stage are compared number by number.
+const MAX_ALIGNED: usize = 500;
+
+/// The slots of one kind in one stage, each for the step it was found to be the past of.
+pub(super) type Pasts = Vec<(NodeId, Option<Box<Slot>>)>;
+
+impl Build<'_> {
+    /// Returns the last inputs of the place that a step has.
+    pub fn past(&self, id: NodeId) -> Result<Option<Slot>, BuildError> {
+        let group = (self.graph.nodes[id.0].stage, kind(&self.graph.nodes[id.0].op));
+        let mut pasts = self.pasts.lock().expect("nobody panics with it");
+        let aligned = match pasts.entry(group) {
+            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::hash_map::Entry::Vacant(empty) => empty.insert(self.align_group(group)?),
+        };
+        Ok(aligned.iter().find(|(n, _)| *n == id).and_then(|(_, slot)| slot.as_deref().cloned()))
+    }
+
+    /// Notes what a step was made of, for the next build's explanations.
+    pub fn note_place(&self, slot_id: &SlotId, slot: &Slot) {
+        self.noted.lock().expect("nobody panics with it").push((slot_id.clone(), slot.clone()));
+    }
+
+    /// Writes what was noted, and that the records behind the hits were of use: at the end of a build, however it ended.
+    pub fn save_uses(&self) -> Result<(), BuildError> {
+        let failed = |e: &dyn std::error::Error| BuildError::caused("writing the cache", e);
+        for (id, slot) in self.noted.lock().expect("nobody panics with it").drain(..) {
+            self.engine.store.set_slot(&id, &slot).map_err(|e| failed(&e))?;
+        }
+        let hits = self.results.iter().filter_map(|r| r.get()).filter(|r| r.reason.is_none());
+        let keys: Vec<_> = hits.filter_map(|r| r.key).collect();
+        self.engine.store.touch_records(&keys, self.engine.now_secs()).map_err(|e| failed(&e))
+    }
+
+    /// Returns where a step's inputs are kept.
+    pub fn slot_id(&self, id: NodeId) -> SlotId {
+        let node = &self.graph.nodes[id.0];
+        let group = (node.stage, kind(&node.op));
+        self.slot_of(group, self.group(group).take_while(|n| *n != id).count())
+    }
+
+    fn slot_of(&self, (stage, kind): (usize, &'static str), nth: usize) -> SlotId {
+        let node = self.group((stage, kind)).next().expect("a group has a step");
+        let platform = &self.graph.nodes[node.0].platform;
+        let name = self.graph.stages.iter().find(|s| s.index == stage).and_then(|s| s.name.clone());
+        let name = name.unwrap_or_else(|| format!("#{stage}"));
+        SlotId::derive(&self.inputs.dockerfile_id, &format!("{name} {platform}"), kind, nth)
+    }
+
+    fn group(&self, (stage, kind_of): (usize, &'static str)) -> impl Iterator<Item = NodeId> + '_ {
+        let nodes = self.graph.nodes.iter().enumerate();
+        nodes.filter(move |(_, n)| n.stage == stage && kind(&n.op) == kind_of).map(|(i, _)| NodeId(i))
+    }
+
+    fn align_group(&self, group: (usize, &'static str)) -> Result<Pasts, BuildError> {
+        let mut old = Vec::new();
+        while let Some(slot) =
+            self.engine.store.slot(&self.slot_of(group, old.len())).map_err(|e| BuildError::caused("asking the cache", &e))?
+        {
+            old.push(Some(Box::new(slot)));
+        }
+        let nodes: Vec<NodeId> = self.group(group).collect();
+        let was: Vec<String> = old.iter().flatten().map(|s| text_of_slot(s)).collect();
+        let is: Vec<String> = nodes.iter().map(|n| text_of_op(&self.graph.nodes[n.0].op)).collect();
+        let pairs = align(&was, &is);
+        Ok(nodes.into_iter().zip(pairs).map(|(node, past)| (node, past.and_then(|p| old[p].take()))).collect())
+    }
+}
+
+/// Returns the instruction's name: what slots are counted by.
+pub(super) fn kind(op: &Op) -> &'static str {
+    match op {
+        Op::Base(_) => "base",
+        Op::Run(_) => "RUN",
+        Op::Copy(op) if op.add.is_some() => "ADD",
+        Op::Copy(_) => "COPY",
+        Op::Mkdir(_) => "WORKDIR",
+    }
+}
+
+fn text_of_op(op: &Op) -> String {
+    match op {
+        Op::Base(_) => String::new(),
+        Op::Run(op) => op.argv.join(" "),
+        Op::Copy(op) => {
+            let name = |s: &CopySource| match s {
+                CopySource::Path(text, _) | CopySource::Http(text, _) | CopySource::Git(text, _) | CopySource::Inline(text, _) => {
+                    text.clone()
+                }
+            };
+            copy_text(op.sources.iter().map(name), &op.dest)
+        }
+        Op::Mkdir(op) => op.path.clone(),
+    }
+}
+
+fn text_of_slot(slot: &Slot) -> String {
+    match &slot.inputs.step {
+        StepInputs::Run(run) => run.argv.join(" "),
+        StepInputs::Copy(copy) => copy_text(slot.sources.iter().cloned(), &copy.dest),
+        StepInputs::Workdir(workdir) => workdir.path.clone(),
+    }
+}
+
+fn copy_text(sources: impl Iterator<Item = String>, dest: &str) -> String {
+    sources.chain([dest.to_string()]).collect::<Vec<_>>().join(" ")
+}
+
+/// Returns for each new text the old one that was in its place.
+fn align(old: &[String], new: &[String]) -> Vec<Option<usize>> {
+    if old.len().max(new.len()) > MAX_ALIGNED {
+        return (0..new.len()).map(|n| (n < old.len()).then_some(n)).collect();
+    }
+    let mut out = vec![None; new.len()];
+    let (mut o, mut n) = (0, 0);
+    for (next_old, next_new) in common(old, new).into_iter().chain([(old.len(), new.len())]) {
+        pair_gap(old, new, o..next_old, n..next_new, &mut out);
+        if next_new < new.len() {
+            out[next_new] = Some(next_old);
+        }
+        (o, n) = (next_old + 1, next_new + 1);
+    }
+    out
+}
+
+/// The longest common subsequence, as pairs of indices.
+fn common(old: &[String], new: &[String]) -> Vec<(usize, usize)> {
+    let width = new.len() + 1;
+    let mut longest = vec![0_u16; (old.len() + 1) * width];
+    for o in (0..old.len()).rev() {
+        for n in (0..new.len()).rev() {
+            longest[o * width + n] = match old[o] == new[n] {
+                true => longest[(o + 1) * width + n + 1] + 1,
+                false => longest[(o + 1) * width + n].max(longest[o * width + n + 1]),
+            };
+        }
+    }
+    let (mut o, mut n, mut out) = (0, 0, Vec::new());
+    while o < old.len() && n < new.len() {
+        if old[o] == new[n] {
+            out.push((o, n));
+            (o, n) = (o + 1, n + 1);
+        } else if longest[(o + 1) * width + n] >= longest[o * width + n + 1] {
+            o += 1;
+        } else {
+            n += 1;
+        }
+    }
+    out
+}
+
+/// Pairs what lies between two equal texts: in order where there are as many old as new, by likeness else.
+fn pair_gap(old: &[String], new: &[String], olds: std::ops::Range<usize>, news: std::ops::Range<usize>, out: &mut [Option<usize>]) {
+    if olds.len() == news.len() {
+        for (o, n) in olds.zip(news) {
+            out[n] = Some(o);
+        }
+        return;
+    }
+    let mut free: Vec<usize> = olds.collect();
+    for n in news {
+        let best = free
+            .iter()
+            .enumerate()
+            .map(|(at, o)| (likeness(&old[*o], &new[n]), at))
+            .max_by_key(|(like, at)| (*like, std::cmp::Reverse(*at)));
+        if let Some((like, at)) = best
+            && like >= 50
+        {
+            out[n] = Some(free[at]);
+            free.drain(..=at);
+        }
+    }
+}
+
+/// How much of two texts is a common beginning and end, in percent of the longer one.
+fn likeness(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let head = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+    let tail = a[head..].iter().rev().zip(b[head..].iter().rev()).take_while(|(x, y)| x == y).count();
+    (head + tail) * 100 / a.len().max(b.len()).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_find_their_past_whatever_was_put_in_or_taken_out() {
+        let texts = |s: &str| s.split(' ').filter(|t| !t.is_empty()).map(String::from).collect::<Vec<_>>();
+        for (old, new, want) in [
+            ("a b c", "a b c", vec![Some(0), Some(1), Some(2)]),
+            ("a b c", "a new b c", vec![Some(0), None, Some(1), Some(2)]),
+            ("a b c", "a c", vec![Some(0), Some(2)]),
+            ("a b c", "a changed c", vec![Some(0), Some(1), Some(2)]),
+            ("", "a b", vec![None, None]),
+            ("a b", "", vec![]),
+            ("make-all b", "x make-all2 b", vec![None, Some(0), Some(1)]),
+            ("a b", "b a", vec![None, Some(0)]),
+        ] {
+            let got = align(&texts(old), &texts(new));
+            // Of two that changed places either may be the one that stayed.
+            if old != "a b" || new != "b a" {
+                assert_eq!(got, want, "{old} -> {new}");
+            } else {
+                assert_eq!(got.iter().flatten().count(), 1);
+            }
+        }
+    }
+}
