@@ -175,7 +175,8 @@ impl Build<'_> {
         let source = match &mount.kind {
             MountKind::Bind { from, source } => {
                 let Some(content) = self.mounted_content(id, from, source, effort)? else { return Ok(None) };
-                names.push(source.clone());
+                let of_context = matches!(from, FileTree::Context(_));
+                names.push(if of_context { source.trim_start_matches('/') } else { source.as_str() }.to_string());
                 MountSource::Bind { content }
             }
             MountKind::Cache { from, source, mode, uid, gid, .. } => {

@@ -3,7 +3,7 @@
 use super::{Done, World};
 
 /// Returns the step numbers' outcome words in order: `CACHED` or the reason.
-fn outcomes(done: &Done) -> Vec<String> {
+pub(super) fn outcomes(done: &Done) -> Vec<String> {
     done.stderr
         .lines()
         .filter_map(|l| {

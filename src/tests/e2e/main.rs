@@ -8,6 +8,8 @@ mod build;
 mod cache;
 mod faults;
 mod judges;
+mod metamorphic;
+mod random;
 mod registry;
 mod run;
 mod users;
