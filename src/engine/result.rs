@@ -129,7 +129,8 @@ impl Build<'_> {
         let mut layers = Vec::with_capacity(base.layers.len());
         for layer in &base.layers {
             let dir = if layer.blob.is_none() { self.engine.store.layer_dir(&layer.id)? } else { None };
-            let finished = FinishedLayer::of_base(layer, dir);
+            let clamp = if dir.is_some() { self.engine.store.clamp_of(&layer.id, &layer.diff_id)?.flatten() } else { None };
+            let finished = FinishedLayer::of_base(layer, dir.map(|d| (d, clamp)));
             layers.push(
                 finished.ok_or_else(|| BuildError::plain(format!("layer {} of {} has gone from the store", layer.diff_id, base.origin)))?,
             );

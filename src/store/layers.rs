@@ -129,6 +129,20 @@ impl Store {
         row.map(|(d, bytes)| Ok((parsed("diff id", &d)?, uint(bytes)))).transpose()
     }
 
+    /// Returns the clamp under which a layer has this diff ID; none: no such diff ID was noted for it.
+    pub fn clamp_of(&self, layer: &LayerId, diff_id: &DiffId) -> Result<Option<Option<i64>>> {
+        let queued = self.committer.find(|row| match row {
+            Row::Diff { layer: l, epoch, diff_id: d, .. } if l == layer && d == diff_id => Some(*epoch),
+            _ => None,
+        });
+        let sql = "SELECT epoch FROM layer_diffs WHERE layer=?1 AND diff_id=?2 ORDER BY epoch";
+        let column = match queued {
+            Some(column) => Some(column),
+            None => self.one(sql, [layer.to_string(), diff_id.to_string()], |r| r.get::<_, i64>(0))?,
+        };
+        Ok(column.map(|c| (c != NO_CLAMP).then_some(c)))
+    }
+
     /// Notes a blob that holds the tar of `diff_id`; the blob was put before.
     pub fn put_layer_blob(&self, diff_id: &DiffId, blob: LayerBlob) -> Result<()> {
         self.committer.push(Row::LayerBlob { diff_id: *diff_id, blob })
@@ -162,6 +176,8 @@ impl Store {
 }
 
 /// No clamp has a number that no file system can hold as a time.
+const NO_CLAMP: i64 = i64::MIN;
+
 fn epoch_column(epoch: Option<i64>) -> i64 {
-    epoch.unwrap_or(i64::MIN)
+    epoch.unwrap_or(NO_CLAMP)
 }

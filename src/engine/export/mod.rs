@@ -74,13 +74,14 @@ pub enum LayerSource {
 }
 
 impl FinishedLayer {
-    /// Takes over a base image's layer; `dir` is needed when it has no blob.
+    /// Takes over a base image's layer; `dir` is needed when it has no blob, with the clamp under which its tar has the
+    /// layer's diff ID: that of the build that made the base, not of this one.
     ///
     /// None: it has neither.
-    pub fn of_base(layer: &ResolvedLayer, dir: Option<PathBuf>) -> Option<Self> {
+    pub fn of_base(layer: &ResolvedLayer, dir: Option<(PathBuf, Option<i64>)>) -> Option<Self> {
         let source = match (&layer.blob, dir) {
             (Some(blob), _) => LayerSource::Blob(blob.clone()),
-            (None, Some(path)) => LayerSource::Directory { path, clamp_epoch: None },
+            (None, Some((path, clamp_epoch))) => LayerSource::Directory { path, clamp_epoch },
             (None, None) => return None,
         };
         Some(Self { id: layer.id, diff_id: layer.diff_id, source })
