@@ -308,6 +308,45 @@ fn a_root_takes_mode_and_owner_from_the_layer_below() {
 }
 
 #[test]
+fn a_layer_that_says_nothing_of_the_root_leaves_it_as_it_is() {
+    let store = Store::new();
+    for driver in drivers(&store) {
+        let bottom = store.step(&driver, &[], &|r| mode(r.to_owned(), 0o750));
+        let elsewhere = store.step(&driver, &[], &|r| mode(r.to_owned(), 0o711));
+        // As a linked copy, and as a layer that equal content shares: its own directory's root has another mode.
+        for below in [vec![], vec![elsewhere]] {
+            let top = store.step(&driver, &below, &|r| fs::write(r.join("f"), "").unwrap());
+            let lowers = [top, bottom.clone()];
+            let tree = driver.mount_readonly(&lowers).unwrap();
+            assert_eq!(rustix::fs::fstat(tree.root()).unwrap().st_mode & 0o7777, 0o750);
+            assert_eq!(read_dir(tree.root()).unwrap().len(), 1);
+            let next = store.step(&driver, &lowers, &|r| {
+                assert_eq!(fs::metadata(r).unwrap().permissions().mode() & 0o7777, 0o750);
+                fs::write(r.join("g"), "").unwrap();
+            });
+            assert_eq!(changes_of(&next), ["f g 644 0"]);
+        }
+    }
+}
+
+#[test]
+fn a_layer_may_occur_more_than_once() {
+    let store = Store::new();
+    for driver in drivers(&store) {
+        let bottom = store.step(&driver, &[], &base);
+        let add = store.step(&driver, std::slice::from_ref(&bottom), &|r| fs::write(r.join("new"), "1").unwrap());
+        let remove = store.step(&driver, &[add.clone(), bottom.clone()], &|r| fs::remove_file(r.join("new")).unwrap());
+        let twice = [remove.clone(), add.clone(), remove.clone(), add.clone(), bottom.clone()];
+        let tree = driver.mount_readonly(&twice).unwrap();
+        assert!(!proc_path(&tree.root()).join("new").exists());
+        let tree = driver.mount_readonly(&[&[add], &twice[..]].concat()).unwrap();
+        assert_eq!(fs::read(proc_path(&tree.root()).join("new")).unwrap(), b"1");
+        let layer = store.step(&driver, &twice, &|r| fs::write(r.join("new"), "2").unwrap());
+        assert_eq!(changes_of(&layer), ["f new 644 1"]);
+    }
+}
+
+#[test]
 fn more_layers_than_a_mount_takes_are_put_together() {
     // One descriptor a layer while the mount is made: the usual soft limit of 1024 is shared with other tests.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);

@@ -12,6 +12,7 @@ mod metamorphic;
 mod random;
 mod registry;
 mod run;
+mod sharing;
 mod users;
 
 use std::ffi::OsStr;
