@@ -55,7 +55,8 @@ impl Build<'_> {
             return self.hit(id, record, slot, slot_id);
         }
         let key = slot.inputs.key();
-        let guard = self.engine.store.lock_step(&key).map_err(|e| BuildError::caused("waiting for another build's step", &e))?;
+        let guard = self.engine.store.lock_step_unless(&key, &|| self.engine.cancel.is_cancelled());
+        let guard = guard.map_err(|e| BuildError::caused("waiting for another build's step", &e))?.ok_or(BuildError::Cancelled)?;
         // Always: the decision may be older than another build's, or another stage's, equal step.
         if !self.uncached(id) {
             let found = self.engine.store.lookup(&key).map_err(|e| BuildError::caused("asking the cache", &e))?;

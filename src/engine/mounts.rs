@@ -103,7 +103,8 @@ impl Build<'_> {
             Sharing::Locked => MountSharing::Locked,
         };
         let fill = |dir: &std::path::Path| self.fill_cache(id, dir, from.as_ref(), source, (*mode, *uid, *gid));
-        let opened = store.open_cache_mount(&name, sharing, fill)?;
+        let cancelled = || self.engine.cancel.is_cancelled();
+        let opened = store.open_cache_mount_unless(&name, sharing, &cancelled, fill)?.ok_or(BuildError::Cancelled)?;
         let root = Root::open(opened.path()).map_err(|e| self.failed(id, "opening a cache mount", &e))?;
         let fd = if from.is_some() {
             root.into_fd()

@@ -29,11 +29,15 @@ impl Drop for Held {
 
 /// Takes the lock named by `path`; waits as long as it takes.
 pub(super) fn blocking(path: &Path) -> Result<Held> {
-    blocking_or(path, || {})
+    loop {
+        if let Some(held) = blocking_unless(path, || {}, &|| false)? {
+            return Ok(held);
+        }
+    }
 }
 
-/// As [`blocking`]; calls `before_waiting` when somebody else has it.
-fn blocking_or(path: &Path, before_waiting: impl Fn()) -> Result<Held> {
+/// As [`blocking`]; calls `before_waiting` when somebody else has it. None: `give_up` became true meanwhile.
+fn blocking_unless(path: &Path, before_waiting: impl Fn(), give_up: GiveUp<'_>) -> Result<Option<Held>> {
     let mut waited = false;
     loop {
         let file = open(path)?;
@@ -42,18 +46,46 @@ fn blocking_or(path: &Path, before_waiting: impl Fn()) -> Result<Held> {
             Err(TryLockError::WouldBlock) => {
                 waited = true;
                 before_waiting();
-                uninterrupted(|| file.lock()).map_err(StoreError::io("locking", path))?;
+                if !wait(&file, File::lock, give_up).map_err(StoreError::io("locking", path))? {
+                    return Ok(None);
+                }
             }
             Err(TryLockError::Error(e)) => return Err(StoreError::io("locking", path)(e)),
         }
         if file.metadata().map_err(StoreError::io("looking at", path))?.nlink() > 0 {
-            return Ok(Held { path: path.into(), _file: file, waited });
+            return Ok(Some(Held { path: path.into(), _file: file, waited }));
         }
     }
 }
 
 fn open(path: &Path) -> Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(StoreError::io("opening", path))
+}
+
+/// Asked while somebody else's lock is waited for: whether to wait no longer.
+pub type GiveUp<'a> = &'a dyn Fn() -> bool;
+
+/// How often a wait asks whether to give up.
+const GIVE_UP_POLL: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Waits for a lock; returns false when `give_up` became true first.
+///
+/// A thread waits in the kernel. One that nobody waits for any more drops the lock as soon as it gets it: the lock is
+/// the open file's, and that thread is then the last who has it.
+fn wait(file: &File, how: fn(&File) -> io::Result<()>, give_up: GiveUp<'_>) -> io::Result<bool> {
+    let waiting = file.try_clone()?;
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::Builder::new().name("lock".into()).spawn(move || {
+        // Nobody listens any more: that is what giving up means.
+        let _ = tell.send(uninterrupted(|| how(&waiting)));
+    })?;
+    loop {
+        match told.recv_timeout(GIVE_UP_POLL) {
+            Ok(outcome) => return outcome.map(|()| true),
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) if !give_up() => {}
+            Err(_) => return Ok(false),
+        }
+    }
 }
 
 /// Signals interrupt a wait for flock; it goes on afterwards.
@@ -141,10 +173,20 @@ impl CacheMount {
 impl Store {
     /// Gives the right to run the step of `key`; waits while another process or thread has it.
     ///
-    /// Dies with its process. A wait can't be called off: end the process.
+    /// Dies with its process.
     pub fn lock_step(&self, key: &CacheKey) -> Result<StepGuard> {
+        loop {
+            if let Some(guard) = self.lock_step_unless(key, &|| false)? {
+                return Ok(guard);
+            }
+        }
+    }
+
+    /// As [`Store::lock_step`]; none: `give_up` became true while somebody else had it.
+    pub fn lock_step_unless(&self, key: &CacheKey, give_up: GiveUp<'_>) -> Result<Option<StepGuard>> {
         // The one that is waited for may be this process's own, and only wait for being written.
-        blocking_or(&self.root.join("locks").join(key.hex()), || self.committer.hurry()).map(StepGuard)
+        let held = blocking_unless(&self.root.join("locks").join(key.hex()), || self.committer.hurry(), give_up)?;
+        Ok(held.map(StepGuard))
     }
 
     /// Opens the cache mount `id` for one step. A new one is filled by `fill`, which gets an empty directory of
@@ -155,6 +197,18 @@ impl Store {
         sharing: MountSharing,
         fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
     ) -> std::result::Result<CacheMount, E> {
+        let opened = self.open_cache_mount_unless(id, sharing, &|| false, fill)?;
+        Ok(opened.expect("what is never given up is had in the end"))
+    }
+
+    /// As [`Store::open_cache_mount`]; none: `give_up` became true while other steps had it.
+    pub fn open_cache_mount_unless<E: From<StoreError>>(
+        &self,
+        id: &str,
+        sharing: MountSharing,
+        give_up: GiveUp<'_>,
+        fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Option<CacheMount>, E> {
         let name = blake3::hash(id.as_bytes()).to_hex().to_string();
         let dir = self.root.join("cache-mounts");
         let (path, lock) = match sharing {
@@ -165,7 +219,19 @@ impl Store {
                 let path = dir.join(&name);
                 // A directory to be made, too, is made by one alone.
                 let alone = sharing == MountSharing::Locked || !path.exists();
-                uninterrupted(|| if alone { lock.lock() } else { lock.lock_shared() }).map_err(StoreError::io("locking", &lock_path))?;
+                let (at_once, how): (_, fn(&File) -> _) = match alone {
+                    true => (lock.try_lock(), File::lock),
+                    false => (lock.try_lock_shared(), File::lock_shared),
+                };
+                match at_once {
+                    Ok(()) => {}
+                    Err(TryLockError::WouldBlock) => {
+                        if !wait(&lock, how, give_up).map_err(StoreError::io("locking", &lock_path))? {
+                            return Ok(None);
+                        }
+                    }
+                    Err(TryLockError::Error(e)) => return Err(StoreError::io("locking", &lock_path)(e).into()),
+                }
                 (path, lock)
             }
         };
@@ -178,7 +244,7 @@ impl Store {
         if sharing == MountSharing::Shared {
             uninterrupted(|| lock.lock_shared()).map_err(StoreError::io("locking", &path))?;
         }
-        Ok(CacheMount { path, _lock: lock })
+        Ok(Some(CacheMount { path, _lock: lock }))
     }
 
     /// Removes a cache mount's directories that no step uses. Returns whether all are gone.

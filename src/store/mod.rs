@@ -49,7 +49,7 @@ pub use error::StoreError;
 pub use fsck::{Depth, DigestLayer, FsckReport, Problem};
 pub use image::{Image, ImageLayer, NewImage, Source};
 pub use layers::{LayerBlob, LayerFacts};
-pub use lock::{CacheMount, MountSharing, StepGuard};
+pub use lock::{CacheMount, GiveUp, MountSharing, StepGuard};
 pub use prune::{PruneOptions, PruneReport};
 pub use rows::{BuildRow, BuildStepRow, NAMED_BY_SLOTS, RecordRow};
 pub use session::Staging;

@@ -55,6 +55,42 @@ fn builds_at_once_run_an_equal_step_once() {
 }
 
 #[test]
+fn whoever_waits_for_another_build_can_be_interrupted() {
+    let w = World::new();
+    let mount = "--mount=type=cache,target=/c,sharing=locked";
+    let holder =
+        w.file("Dockerfile", &format!("FROM base\nRUN {mount} echo ready; sleep 30\n")).build_command(&[]).stderr(Stdio::piped()).spawn();
+    let mut holder = holder.unwrap();
+    let mut lines = BufReader::new(holder.stderr.take().unwrap()).lines();
+    assert!(lines.any(|l| l.unwrap().ends_with(" ready")));
+    // One waits for the mount, another for the very step.
+    let same = std::fs::read_to_string(w.path("ctx/Dockerfile")).unwrap();
+    for dockerfile in [format!("FROM base\nRUN {mount} true\n"), same] {
+        let mut waiter = w.file("Dockerfile", &dockerfile).build_command(&[]).stderr(Stdio::null()).spawn().unwrap();
+        while !waits_for_a_lock(&waiter) {
+            assert!(waiter.try_wait().unwrap().is_none(), "it did not wait");
+            std::thread::yield_now();
+        }
+        interrupt(&waiter);
+        assert_eq!(waiter.wait().unwrap().code(), Some(130));
+    }
+    assert!(holder.try_wait().unwrap().is_none(), "the waiter waited until the end");
+    interrupt(&holder);
+    drop(lines);
+    holder.wait().unwrap();
+}
+
+/// Whether a thread of the process waits in flock, as its own name for that thread tells.
+fn waits_for_a_lock(child: &Child) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).into_iter().flatten().flatten();
+    tasks.into_iter().any(|t| std::fs::read_to_string(t.path().join("comm")).is_ok_and(|name| name.trim() == "lock"))
+}
+
+fn interrupt(child: &Child) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), nix::sys::signal::Signal::SIGINT).unwrap();
+}
+
+#[test]
 fn stages_at_once_run_an_equal_step_once() {
     let w = World::new();
     let stage = |n: usize| format!("FROM base AS s{n}\nRUN sleep 0.3; echo q > /q\n");
@@ -98,7 +134,7 @@ fn a_step_that_failed_or_was_interrupted_is_not_remembered() {
     let mut child = w.build_command(&[]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     assert!(lines.any(|l| l.unwrap().ends_with(" ready")));
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), nix::sys::signal::Signal::SIGINT).unwrap();
+    interrupt(&child);
     drop(lines);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!outcomes(&w.build(&[]).ok()).contains(&"CACHED".to_string()));
