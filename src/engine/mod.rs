@@ -75,6 +75,8 @@ pub struct Engine<'a> {
     pub cancel: CancelToken,
     /// Who is told of pulls and the like.
     pub progress: &'a dyn Progress,
+    /// Tells the time.
+    pub clock: fn() -> SystemTime,
     /// What the host allows, once it was asked.
     pub host: OnceLock<HostFacts>,
 }
@@ -82,7 +84,7 @@ pub struct Engine<'a> {
 impl Engine<'_> {
     /// Returns the time, in unix seconds: what new layers and images are stamped with.
     fn now_secs(&self) -> i64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
+        (self.clock)().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
     }
 
     fn sources(&self, pull: bool) -> Sources<'_> {
