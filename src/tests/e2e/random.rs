@@ -174,7 +174,16 @@ fn round(w: &World, seed: u64) {
         assert_eq!(warm.code, clean.code, "{context}\nwarm: {}\nclean: {}", warm.stderr, clean.stderr);
         if warm.code != Some(0) {
             // What a Dockerfile may do wrong; all else would be ours.
-            let known = ["cannot copy", "cannot replace", "matches nothing", "not found", "is not in", "is excluded", "is no directory"];
+            let known = [
+                "cannot copy",
+                "cannot replace",
+                "matches nothing",
+                "not found",
+                "is not in",
+                "is excluded",
+                "is no directory",
+                "is not a directory",
+            ];
             assert!(known.iter().any(|k| warm.stderr.contains(k)), "{context}\n{}", warm.stderr);
         } else {
             let found = differences(&listing(&w.path("warm.tar")), &listing(&w.path("clean.tar")));
