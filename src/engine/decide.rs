@@ -19,6 +19,7 @@ use crate::cache::state::StateId;
 use crate::context::{self, Hashing, SelectedSource, Selection};
 use crate::digest::ContentDigest;
 use crate::graph::{CopyOp, CopySource, FileTree, Mount, MountKind, NetworkMode, NodeId, Op, RunOp};
+use crate::store::MADE_AGAIN;
 
 use super::copy;
 use super::error::BuildError;
@@ -52,8 +53,6 @@ pub(super) struct Decision {
 struct Remembered {
     matches: Vec<(usize, Vec<MatchInputs>)>,
 }
-
-const REMEMBERED: &str = "selection";
 
 impl Build<'_> {
     /// Decides a node; none: [`Effort::Cheap`] was not enough.
@@ -293,14 +292,14 @@ impl Build<'_> {
 
     fn remembered(&self, key: Option<&str>) -> Result<Option<Remembered>, BuildError> {
         let Some(key) = key else { return Ok(None) };
-        let bytes = self.engine.store.load_blob_row(REMEMBERED, key).map_err(|e| BuildError::caused("asking the cache", &e))?;
+        let bytes = self.engine.store.load_blob_row(MADE_AGAIN, key).map_err(|e| BuildError::caused("asking the cache", &e))?;
         Ok(bytes.and_then(|b| serde_json::from_slice(&b).ok()))
     }
 
     fn remember(&self, key: Option<&str>, what: &Remembered) -> Result<(), BuildError> {
         let Some(key) = key else { return Ok(()) };
         let bytes = serde_json::to_vec(what).expect("digests and names are serialisable");
-        self.engine.store.save_blob_row(REMEMBERED, key, &bytes).map_err(|e| BuildError::caused("writing the cache", &e))
+        self.engine.store.save_blob_row(MADE_AGAIN, key, &bytes).map_err(|e| BuildError::caused("writing the cache", &e))
     }
 
     /// Keeps the lists of files, so that a later miss can name the file that changed.

@@ -24,6 +24,7 @@ mod materialise;
 mod merged;
 mod normalise;
 pub mod overlay;
+mod stack;
 
 use std::fs;
 use std::io;
@@ -38,6 +39,7 @@ use materialise::{How, materialise};
 pub use merged::{Found, Merged};
 use normalise::{Normalise, Untouched};
 use overlay::LowerSyntax;
+use stack::{distinct, root_attributes, root_of};
 
 /// Why a snapshot could not be made or closed.
 #[derive(Debug, thiserror::Error)]
@@ -293,35 +295,6 @@ impl ReadOnlyTree {
     pub fn mount_for_sandbox(&self) -> Result<OwnedFd> {
         mount_of(&self.fd, self.mounted)
     }
-}
-
-/// Leaves the topmost of layers that occur more than once: overlay refuses a directory twice, and whatever a lower
-/// occurrence says, the upper one says again.
-fn distinct(lowers: &[PathBuf]) -> Vec<PathBuf> {
-    let mut seen = std::collections::HashSet::new();
-    lowers.iter().filter(|l| seen.insert(*l)).cloned().collect()
-}
-
-/// Returns what the root directory is like above `lowers` (top first): as the topmost layer says that says anything of
-/// it. The roots of the others tell of the stack on which they happened to be made, which layers of equal content share.
-fn root_of(lowers: &[PathBuf]) -> Result<Attributes> {
-    let mut root = Attributes { mode: Some(0o755), ..Attributes::default() };
-    for (n, lower) in lowers.iter().enumerate() {
-        let dir = path::Root::open(lower)?;
-        if overlay::is_root_changed(&dir).map_err(|e| PathError::io("examining", b"/", e))? {
-            let found = root_attributes(lower)?;
-            return Ok(Attributes { mtime: root.mtime.or(found.mtime), ..found });
-        }
-        if n == 0 {
-            root.mtime = root_attributes(lower)?.mtime;
-        }
-    }
-    Ok(root)
-}
-
-fn root_attributes(layer: &Path) -> Result<Attributes> {
-    let (meta, xattrs) = path::inspect(path::Root::open(layer)?, b"").map_err(|e| PathError::io("examining", b"/", e))?;
-    Ok(materialise::attributes(&meta, xattrs))
 }
 
 fn mount_of(fd: &OwnedFd, mounted: bool) -> Result<OwnedFd> {

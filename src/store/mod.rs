@@ -51,7 +51,7 @@ pub use image::{Image, ImageLayer, NewImage, Source};
 pub use layers::{LayerBlob, LayerFacts};
 pub use lock::{CacheMount, GiveUp, MountSharing, StepGuard};
 pub use prune::{PruneOptions, PruneReport};
-pub use rows::{BuildRow, BuildStepRow, NAMED_BY_SLOTS, RecordRow};
+pub use rows::{BuildRow, BuildStepRow, MADE_AGAIN, NAMED_BY_SLOTS, RecordRow};
 pub use session::Staging;
 pub use usage::{Usage, UsageKind, UsageRow};
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use rusqlite::Transaction;
 
-use super::rows::NAMED_BY_SLOTS;
+use super::rows::{MADE_AGAIN, NAMED_BY_SLOTS};
 use super::usage::{Usage, UsageKind, Walk};
 use super::{Result, Store, StoreError, session};
 
@@ -69,6 +69,9 @@ impl Store {
             let needed = self.durably("removing rows", |tx| {
                 report.images = remove_unnamed(tx, options.all, &held)?;
                 report.records = remove_records(tx, options, &held, &sizes)?;
+                if report.records > 0 {
+                    tx.execute("DELETE FROM meta WHERE kind=?1", [MADE_AGAIN])?;
+                }
                 let needed = Needed::gather(tx, &held)?;
                 needed.remove_others(tx)?;
                 Ok(needed)

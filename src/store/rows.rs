@@ -16,6 +16,10 @@ use crate::digest::{CacheKey, ContentDigest, DiffId, Digest, LayerId};
 /// The kind of those values that are named by a digest which slots mention: collected when no slot does any more.
 pub const NAMED_BY_SLOTS: &str = "files";
 
+/// The kind of those values that are made again at little cost: dropped whenever records are collected, since what they
+/// were made of may be gone.
+pub const MADE_AGAIN: &str = "selection";
+
 /// One queued write.
 pub(super) enum Row {
     Blob {

@@ -59,7 +59,11 @@ fn records_go_by_age_and_by_room() {
         rows.into_iter().map(|b| b[0]).collect()
     };
     let store = open(dir.path());
+    store.save_blob_row(MADE_AGAIN, "k", b"v").unwrap();
+    store.prune(&PruneOptions::default()).unwrap();
+    assert!(store.load_blob_row(MADE_AGAIN, "k").unwrap().is_some(), "no record went");
     store.prune(&PruneOptions { unused_since_secs: Some(3), ..PruneOptions::default() }).unwrap();
+    assert!(store.load_blob_row(MADE_AGAIN, "k").unwrap().is_none());
     assert_eq!(left(&store), [1, 3, 4], "1 was of use later");
     let total: u64 = store.du().unwrap().iter().map(|r| r.usage.bytes).sum();
     let max_used_bytes = Some(total - 50_000);
