@@ -72,6 +72,7 @@ impl Build<'_> {
                 let took = start.elapsed();
                 self.set(id, self.made_result(id, &decision, made, reason, took));
                 self.set_slot(slot, slot_id)?;
+                self.shared.made.lock().expect("nobody panics with it").insert(key);
                 self.tell(Event::Done(step, took));
                 Ok(())
             }
