@@ -252,7 +252,7 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// Returns what the build checks and the lowering found, each once.
+/// Returns what the build checks and the lowering found, each once, in the order of the text.
 pub(super) fn findings(targets: &[Target]) -> Vec<Diagnostic> {
     let mut found: Vec<Diagnostic> = Vec::new();
     for warning in targets.iter().flat_map(|t| &t.graph.warnings) {
@@ -260,6 +260,7 @@ pub(super) fn findings(targets: &[Target]) -> Vec<Diagnostic> {
             found.push(warning.clone());
         }
     }
+    found.sort_by_key(|f| f.span.start);
     found
 }
 

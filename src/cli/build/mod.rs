@@ -33,7 +33,9 @@ use crate::ui::progress::{Mode, Progress};
 /// Build an image from a Dockerfile
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Prints the image's ID on standard output; progress goes to standard error.\n\
-    Without -o the image goes to the store, where `ply run` and `FROM` find it.")]
+    Without -o the image goes to the store, where `ply run` and `FROM` find it. Of several platforms the store keeps\n\
+    an image each; the tag and the printed ID are those of this host's platform, or of the first one if this host's\n\
+    is not among them.")]
 pub struct BuildArgs {
     /// The context: a directory, a git or http(s) URL, or `-` for a tar or Dockerfile on standard input
     #[arg(value_name = "PATH|URL|-")]
@@ -53,7 +55,7 @@ pub struct BuildArgs {
     /// Stop at this stage
     #[arg(long, value_name = "STAGE")]
     pub target: Option<String>,
-    /// Build for these platforms; the store's tag points to this host's if it is among them, else to the first
+    /// Build for these platforms
     #[arg(long, value_name = "OS/ARCH,...", value_delimiter = ',', value_parser = values::platform)]
     pub platform: Vec<Platform>,
     /// Add a label to the image

@@ -1,6 +1,7 @@
 //! Written and read back: by ourselves, by GNU tar, by Python.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
