@@ -137,7 +137,8 @@ mod tests {
         let inside = ARM64.replace("POCF", "");
         let no_mask = ARM64.split("mask").next().unwrap();
         let script = "enabled\ninterpreter /usr/bin/python\nflags: \nextension .py\n";
-        let cases: [(&[(&str, &str)], &str, Emulator); 9] = [
+        type Files<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Files<'_>, &str, Emulator); 9] = [
             (&[], "arm64", Emulator::Missing),
             (&[status, ("qemu-aarch64", ARM64)], "arm64", Emulator::Ready),
             (&[status, ("qemu-aarch64", no_mask)], "arm64", Emulator::Ready),
