@@ -10,9 +10,9 @@
 //! | `assemble`, `finished`, `result`, `export` | configuration, image, store, archives |
 //! | `log` | the row of a build that statistics are made of |
 //!
-//! A build for several platforms gathers its inputs once; then each platform has a graph, and a [`session::Build`] that
-//! runs it, one after the other. What is the same for all of them is made by the first and found in the cache by the
-//! others.
+//! A build for several platforms gathers its inputs once; then each platform has a graph and a [`session::Build`], whose
+//! nodes run side by side with the others'. A step that is the same for several platforms is made by whoever comes
+//! first; the others wait for it and take it from the cache.
 //!
 //! Nothing here prints or reads flags: a build is a [`BuildRequest`] in, [`Event`]s on the way, and a
 //! [`BuildOutcome`] or [`BuildError`] at the end. A newcomer would look for the order "parse, then run": steps that
@@ -167,7 +167,7 @@ pub fn build(
     let shared = Shared::default();
     let builds = Build::each(engine, request, &targets, &inputs, &shared);
     engine.observer.event(Event::Plan(builds.iter().flat_map(Build::plan).collect()));
-    let ran = builds.iter().try_for_each(run_nodes);
+    let ran = run_nodes(&builds, request.jobs);
     // What was learnt of the context's files is worth keeping whatever came of the build.
     inputs.save_stat_caches()?;
     let outcome = ran.and_then(|()| engine.go_on()).and_then(|()| Results::of(engine, request, &builds)?.write(stdout));
@@ -176,12 +176,16 @@ pub fn build(
     outcome
 }
 
-fn run_nodes(build: &Build<'_>) -> Result<(), BuildError> {
-    let pending = build.settle()?;
+/// Gives each platform's nodes their results; a node is named by its build's place and its own.
+fn run_nodes(builds: &[Build<'_>], jobs: Option<usize>) -> Result<(), BuildError> {
+    let mut pending = Vec::new();
+    for (at, build) in builds.iter().enumerate() {
+        pending.extend(build.settle()?.into_iter().map(|id| (at, id)));
+    }
     if pending.is_empty() {
         return Ok(());
     }
-    let jobs = build.request.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let inputs = |id: NodeId| order::dependencies(&build.graph.nodes[id.0]);
-    schedule::run(&pending, jobs, inputs, |id| build.turn(id))
+    let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let inputs = |(at, id): (usize, NodeId)| order::dependencies(&builds[at].graph.nodes[id.0]).into_iter().map(|d| (at, d)).collect();
+    schedule::run(&pending, jobs, inputs, |(at, id)| builds[at].turn(id))
 }

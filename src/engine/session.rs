@@ -27,10 +27,21 @@ use super::state::{Chain, ChainLayer};
 #[derive(Default)]
 pub(super) struct Shared {
     driver: OnceLock<Driver>,
-    /// Keys of what this build made itself: `--no-cache` takes these again.
-    pub made: Mutex<HashSet<CacheKey>>,
+    made: Mutex<HashSet<CacheKey>>,
     /// Cache mounts that `--no-cache` emptied already.
     pub emptied: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    /// Tells whether this build made a result itself, for whichever platform: `--no-cache` takes it too.
+    pub fn has_made(&self, key: &CacheKey) -> bool {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+
+    /// Remembers that this build made a result; its record is written already.
+    pub fn add_made(&self, key: CacheKey) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    }
 }
 
 /// A build for one platform, that runs.
