@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::cache::miss::Reason;
 use crate::digest::CacheKey;
 use crate::dockerfile::source::Diagnostic;
-use crate::graph::{BuildGraph, Node, NodeId, Op, order};
+use crate::graph::{BuildGraph, ImageRequest, Node, NodeId, Op, order};
 use crate::image::platform::Platform;
 use crate::snapshot::Driver;
 
@@ -28,6 +28,8 @@ use super::state::{Chain, ChainLayer};
 pub(super) struct Shared {
     driver: OnceLock<Driver>,
     made: Mutex<HashSet<CacheKey>>,
+    /// The directories of base images' layers, bottom first; empty until they are unpacked.
+    unpacked: Mutex<HashMap<ImageRequest, Arc<Mutex<Vec<PathBuf>>>>>,
     /// Cache mounts that `--no-cache` emptied already.
     pub emptied: Mutex<Vec<String>>,
 }
@@ -65,7 +67,6 @@ pub(super) struct Build<'a> {
     pub decided: Vec<Mutex<Option<Decision>>>,
     /// The number under which a node is shown; none for bases.
     pub steps: Vec<Option<StepIndex>>,
-    unpacking: Mutex<HashMap<NodeId, Arc<Mutex<Vec<PathBuf>>>>>,
 }
 
 /// What a node gave.
@@ -112,7 +113,6 @@ impl<'a> Build<'a> {
                 decided: graph.nodes.iter().map(|_| Mutex::new(None)).collect(),
                 steps: number(graph, &needed, &mut next),
                 needed,
-                unpacking: Mutex::default(),
             }
         };
         targets.iter().map(one).collect()
@@ -173,8 +173,9 @@ impl<'a> Build<'a> {
 
     /// Returns the directories of a base image's layers, bottom first. One thread unpacks, others wait for it.
     fn base_dirs(&self, base: NodeId) -> Result<Vec<PathBuf>, BuildError> {
-        let image = self.inputs.image(self.graph, base).expect("a base layer comes from a resolved image");
-        let turn = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner).entry(base).or_default().clone();
+        let Op::Base(Some(request)) = &self.graph.nodes[base.0].op else { unreachable!("a base layer comes from an image") };
+        let image = self.inputs.image(self.graph, base).expect("the image was resolved before");
+        let turn = self.shared.unpacked.lock().unwrap_or_else(PoisonError::into_inner).entry(request.clone()).or_default().clone();
         let mut dirs = turn.lock().unwrap_or_else(PoisonError::into_inner);
         if dirs.is_empty() {
             let sources = self.inputs.sources();
