@@ -6,8 +6,10 @@
 
 mod build;
 mod cache;
+mod checks;
 mod faults;
 mod judges;
+mod platforms;
 mod registry;
 mod run;
 mod users;
