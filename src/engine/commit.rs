@@ -35,6 +35,8 @@ pub(super) struct Made {
     pub layer: ChainLayer,
     /// When, in unix seconds.
     pub created_secs: i64,
+    /// Whether there is a record of it.
+    pub recorded: bool,
 }
 
 impl Build<'_> {
@@ -61,12 +63,12 @@ impl Build<'_> {
         }
         let created_secs = self.engine.now_secs();
         if keep == Keep::LayerOnly {
-            return Ok(Made { layer: ChainLayer { id: layer, empty: changes.is_empty(), base: None }, created_secs });
+            return Ok(Made { layer: ChainLayer { id: layer, empty: changes.is_empty(), base: None }, created_secs, recorded: false });
         }
         let title = &self.graph.nodes[id.0].title;
         let record = Record::new(decision.slot.inputs.clone(), layer, digests.content, title, took.as_secs_f64(), created_secs);
         store.save(&record).map_err(|e| failed(&e))?;
-        Ok(Made { layer: ChainLayer { id: layer, empty: changes.is_empty(), base: None }, created_secs })
+        Ok(Made { layer: ChainLayer { id: layer, empty: changes.is_empty(), base: None }, created_secs, recorded: true })
     }
 
     /// Returns a built layer's diff ID and tar size under this build's clamp.

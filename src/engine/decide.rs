@@ -99,10 +99,11 @@ impl Build<'_> {
     fn find(&self, id: NodeId, slot: &Slot, parent: &Parent) -> Result<Result<Box<Record>, Reason>, BuildError> {
         let store = self.engine.store;
         let failed = |e| BuildError::caused("asking the cache", &e);
-        if self.uncached(id) {
+        let key = slot.inputs.key();
+        if self.uncached(id) && !self.shared.has_made(&key) {
             return Ok(Err(Reason::NoCache));
         }
-        if let Some(record) = store.lookup(&slot.inputs.key()).map_err(failed)? {
+        if let Some(record) = store.lookup(&key).map_err(failed)? {
             return Ok(Ok(Box::new(record)));
         }
         let old = self.past(id)?;

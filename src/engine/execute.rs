@@ -57,8 +57,9 @@ impl Build<'_> {
         let key = slot.inputs.key();
         let guard = self.engine.store.lock_step_unless(&key, &|| self.engine.cancel.is_cancelled());
         let guard = guard.map_err(|e| BuildError::caused("waiting for another build's step", &e))?.ok_or(BuildError::Cancelled)?;
-        // Always: the decision may be older than another build's, or another stage's, equal step.
-        if !self.uncached(id) {
+        // Always, since the decision may be older than another build's, or another stage's, equal step; `--no-cache` or
+        // not when it is this build's own.
+        if !self.uncached(id) || self.shared.has_made(&key) {
             let found = self.engine.store.lookup(&key).map_err(|e| BuildError::caused("asking the cache", &e))?;
             if let Some(record) = found {
                 return self.hit(id, &record, slot, slot_id);
@@ -74,6 +75,9 @@ impl Build<'_> {
                 let took = start.elapsed();
                 self.set(id, self.made_result(id, &decision, made, reason, took));
                 self.note_place(slot_id, slot);
+                if made.recorded {
+                    self.shared.add_made(key);
+                }
                 self.engine.store.release_when_written(guard)?;
                 self.tell(Event::Done(step, took));
                 Ok(())

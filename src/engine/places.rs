@@ -59,7 +59,7 @@ impl Build<'_> {
         let platform = &self.graph.nodes[node.0].platform;
         let name = self.graph.stages.iter().find(|s| s.index == stage).and_then(|s| s.name.clone());
         let name = name.unwrap_or_else(|| format!("#{stage}"));
-        SlotId::derive(&self.inputs.dockerfile_id, &format!("{name} {platform}"), kind, nth)
+        SlotId::derive(&self.inputs.dockerfile_id, &format!("{name} {platform} {}", self.platform), kind, nth)
     }
 
     fn group(&self, (stage, kind_of): (usize, &'static str)) -> impl Iterator<Item = NodeId> + '_ {

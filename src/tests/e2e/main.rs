@@ -6,9 +6,11 @@
 
 mod build;
 mod cache;
+mod checks;
 mod faults;
 mod judges;
 mod metamorphic;
+mod platforms;
 mod random;
 mod registry;
 mod run;
