@@ -174,3 +174,37 @@ fn privileged_spawning_is_fast() {
     let best = times.into_iter().min().unwrap();
     assert!(best < std::time::Duration::from_millis(10), "{best:?}");
 }
+
+#[test]
+fn privileged_kernel_state_is_masked_or_read_only() {
+    if skip() {
+        return;
+    }
+    let script = "cat /proc/interrupts /proc/keys /proc/timer_list 2>/dev/null | wc -c; ls /sys/firmware | wc -l; \
+        for f in /proc/sys/kernel/hostname /proc/sysrq-trigger /sys/new; do (echo x > $f) 2>/dev/null && echo wrote $f; done; \
+        umount /proc/interrupts 2>/dev/null && echo unmounted; mount -t tmpfs x /tmp 2>/dev/null && echo mounted; \
+        mknod /tmp/sda b 8 0 && cat /tmp/sda 2>/dev/null | wc -c; setsid sleep 1000 & exit 0";
+    let start = std::time::Instant::now();
+    let text = shell(script);
+    assert!(text.starts_with("0\n0\n") && !text.contains("wrote") && !text.contains("mounted"), "{text}");
+    assert!(start.elapsed() < std::time::Duration::from_secs(5), "the daemon was waited for");
+}
+
+#[test]
+fn privileged_no_network_is_loopback_alone_and_no_mount_is_left() {
+    if skip() {
+        return;
+    }
+    let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let root = busybox_root();
+    let mut spec = spec(root.path(), &["sh", "-c", "ls /sys/class/net; ip addr show lo | grep -c UP; cat /f; stat -c %a /f"]);
+    spec.network = Network::None;
+    let secret = MountSource::File { content: b"secret\n".to_vec(), mode: 0o400, uid: 0, gid: 0 };
+    spec.mounts = vec![MountSpec::new("/f", secret).readonly().plain_files()];
+    let stubs = stubs::Stubs::create(std::fs::File::open(root.path()).unwrap(), &spec.stub_targets().unwrap()).unwrap();
+    let (text, exit) = output(spec);
+    assert_eq!((text.as_str(), exit.unwrap()), ("lo\n1\nsecret\n400\n", Exit::Code(0)));
+    stubs.remove().unwrap();
+    assert!(!root.path().join("f").exists());
+    assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+}
