@@ -7,9 +7,11 @@
 mod build;
 mod cache;
 mod faults;
+mod hostile;
 mod judges;
 mod registry;
 mod run;
+mod sandbox_battery;
 mod users;
 
 use std::ffi::OsStr;
