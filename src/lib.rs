@@ -13,6 +13,10 @@
 //!         └─ digest  path  fsio  sys                               primitives
 //! ```
 
+/// Where Plywood differs from BuildKit on purpose.
+#[doc = include_str!("differences.md")]
+pub mod differences {}
+
 pub mod cache;
 pub mod cli;
 pub mod context;

@@ -88,7 +88,7 @@ pub enum ContextError {
         /// The ignore file.
         file: String,
         /// The pattern and its line.
-        source: super::ignore::IgnoreError,
+        source: crate::dockerfile::ignore::IgnoreError,
     },
     /// An `--exclude` or `--parents` pattern is none.
     #[error("in the pattern `{pattern}`")]
@@ -96,7 +96,7 @@ pub enum ContextError {
         /// As written.
         pattern: String,
         /// What is wrong.
-        source: super::ignore::IgnoreError,
+        source: crate::dockerfile::ignore::IgnoreError,
     },
     /// An archive can't be unpacked.
     #[error("unpacking {archive}")]

@@ -67,8 +67,10 @@ pub(super) fn fill(tree: &SourceTree, sources: &mut [SelectedSource], hashing: H
             jobs.push(Job { source, entry, path });
         }
     }
+    let hash = |batch: &[Job]| hash_batch(tree, sources, batch, hashing, cache);
+    // One batch is not worth starting the threads for: usually there is none at all.
     let done: Result<Vec<Vec<Hashed>>, SelectError> =
-        jobs.par_chunks(BATCH).map(|batch| hash_batch(tree, sources, batch, hashing, cache)).collect();
+        if jobs.len() <= BATCH { hash(&jobs).map(|done| vec![done]) } else { jobs.par_chunks(BATCH).map(hash).collect() };
     for (job, hashed) in jobs.iter().zip(done?.into_iter().flatten()) {
         let e = &mut sources[job.source].entries[job.entry];
         e.node = Node::File(hashed.digest);

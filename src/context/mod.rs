@@ -8,14 +8,12 @@
 //! | `selection` | [`Selection`]: the list of these files, and its digest |
 //! | `hash`, `stat_cache` | digests of files, remembered between builds |
 //! | `resolve` | paths in a hostile tree, missing ends allowed |
-//! | `ignore` | the language of `.dockerignore` |
 //!
 //! Nothing here runs or writes a build step. A context is read through one directory descriptor; a link that
 //! leads out of it leads nowhere. The ignore rules are applied in one place, `walk`, for COPY, ADD and mounts.
 
 mod error;
 mod hash;
-pub mod ignore;
 pub mod resolve;
 mod select;
 mod selection;
@@ -34,6 +32,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::dockerfile::ignore::IgnoreRules;
 use crate::layer::{ExtractOptions, LayerError, Limits, decompress, extract};
 use crate::path::{Ownership, Root, printable};
 
@@ -159,8 +158,8 @@ impl Context {
             None => read_confined(&self.root, IGNORE_FILE, IGNORE_FILE)?.map(|bytes| (IGNORE_FILE.to_owned(), bytes)),
         };
         let Some((file, bytes)) = found else { return Ok(Ignoring::default()) };
-        let rules = ignore::IgnoreRules::parse(&String::from_utf8_lossy(&bytes))
-            .map_err(|source| ContextError::Ignore { file: file.clone(), source })?;
+        let rules =
+            IgnoreRules::parse(&String::from_utf8_lossy(&bytes)).map_err(|source| ContextError::Ignore { file: file.clone(), source })?;
         Ok(Ignoring { rules, file })
     }
 }

@@ -11,11 +11,11 @@ use crate::path::{self, FileKind, clean, printable};
 
 use super::error::{ContextError, SelectError};
 use super::hash::{self, Hashing};
-use super::ignore::{IgnoreRules, path_match};
 use super::resolve::{self, Place, ResolveError};
 use super::selection::{self, SelectedSource, Selection};
 use super::tree::{SourceTree, list};
 use super::walk::{self, Include, Walk};
+use crate::dockerfile::ignore::{IgnoreRules, path_match};
 
 /// What is asked of a tree.
 #[derive(Debug, Clone)]

@@ -14,8 +14,8 @@ use rustix::fs::{FileType, Mode, OFlags};
 use crate::path::{self, Meta, Time, Xattrs};
 
 use super::error::IgnoredBy;
-use super::ignore::IgnoreRules;
 use super::resolve::{self, Place, ResolveError};
+use crate::dockerfile::ignore::IgnoreRules;
 
 /// A tree of files that COPY, ADD and bind mounts read.
 #[derive(Debug, Clone)]

@@ -14,10 +14,10 @@ use crate::digest::ContentDigest;
 use crate::path::{FileKind, Meta, Xattrs, link_target_at, printable, xattrs_at};
 
 use super::error::ContextError;
-use super::ignore::{IgnoreRules, Trail, Verdict, path_match};
 use super::resolve;
 use super::selection::{Entry, Node};
 use super::tree::{SourceTree, Stamp, list};
+use crate::dockerfile::ignore::{IgnoreRules, Trail, Verdict, path_match};
 
 /// How deep directories may be nested. One descriptor a level is held, and 1024 are allowed by default.
 const MAX_DEPTH: usize = 500;

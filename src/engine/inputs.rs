@@ -59,7 +59,7 @@ impl<'a> Inputs<'a> {
     /// Opens the contexts, reads the Dockerfile, resolves the bases and lowers the graph.
     pub fn gather(engine: &'a Engine<'a>, request: &BuildRequest, stdin: &mut dyn Read) -> Result<(Self, BuildGraph), BuildError> {
         let mut inputs = Self {
-            now: SystemTime::now(),
+            now: (engine.clock)(),
             epoch: None,
             dockerfile_id: String::new(),
             contexts: BTreeMap::new(),
@@ -177,7 +177,7 @@ impl<'a> Inputs<'a> {
         Ok(named)
     }
 
-    fn apply_ignore_rules(&mut self, text: &DockerfileText) -> Result<Option<Arc<crate::context::ignore::IgnoreRules>>, BuildError> {
+    fn apply_ignore_rules(&mut self, text: &DockerfileText) -> Result<Option<Arc<crate::dockerfile::ignore::IgnoreRules>>, BuildError> {
         let Some(main) = self.contexts.remove(&None) else { return Ok(None) };
         let rules = main.context.ignore_rules(Some(text)).map_err(|e| context_error("", &e))?;
         let shared = Arc::new(rules.rules.clone());

@@ -75,6 +75,8 @@ pub struct Engine<'a> {
     pub cancel: CancelToken,
     /// Who is told of pulls and the like.
     pub progress: &'a dyn Progress,
+    /// Tells the time.
+    pub clock: fn() -> SystemTime,
     /// What the host allows, once it was asked.
     pub host: OnceLock<HostFacts>,
 }
@@ -82,7 +84,7 @@ pub struct Engine<'a> {
 impl Engine<'_> {
     /// Returns the time, in unix seconds: what new layers and images are stamped with.
     fn now_secs(&self) -> i64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
+        (self.clock)().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
     }
 
     fn sources(&self, pull: bool) -> Sources<'_> {
@@ -106,7 +108,7 @@ impl Engine<'_> {
             return Ok(host);
         }
         let host = HostFacts::gather().map_err(|e| BuildError::caused("asking what this host allows", &e))?;
-        if let Isolation::Reduced(gaps) = Isolation::derive(&host, has_seccomp_filters()) {
+        if let Isolation::Reduced(gaps) = self.judge(&host) {
             for gap in gaps {
                 self.observer.event(Event::Notice(format!("reduced isolation: {gap}")));
             }
@@ -116,18 +118,17 @@ impl Engine<'_> {
 
     /// Returns what steps are kept from here.
     fn isolation(&self) -> Result<Isolation, BuildError> {
-        let mut isolation = Isolation::derive(self.host_facts()?, has_seccomp_filters());
-        if self.ownership == Ownership::Recorded {
-            let gap = "files have one owner while steps run: chown reports success and does nothing (no subordinate ids)".to_string();
-            isolation = match isolation {
-                Isolation::Full => Isolation::Reduced(vec![gap]),
-                Isolation::Reduced(mut gaps) => {
-                    gaps.push(gap);
-                    Isolation::Reduced(gaps)
-                }
-            };
+        Ok(self.judge(self.host_facts()?))
+    }
+
+    fn judge(&self, host: &HostFacts) -> Isolation {
+        let gap = "owners are not kept while steps run, chown reports success and does nothing: this user has one id only \
+                   (`ply doctor` tells how to get more)";
+        match Isolation::derive(host, has_seccomp_filters()) {
+            level if self.ownership == Ownership::Real => level,
+            Isolation::Full => Isolation::Reduced(vec![gap.into()]),
+            Isolation::Reduced(gaps) => Isolation::Reduced(gaps.into_iter().chain([gap.into()]).collect()),
         }
-        Ok(isolation)
     }
 }
 

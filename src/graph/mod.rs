@@ -13,7 +13,7 @@ mod mounts;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::context::ignore::IgnoreRules;
+use crate::dockerfile::ignore::IgnoreRules;
 use crate::dockerfile::source::{Diagnostic, Source, Span};
 use crate::image::config::ImageConfig;
 use crate::image::platform::Platform;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BuildGraph, CopySource, FileTree, MountKind, Op, order};
-use crate::context::ignore::clean;
+use crate::dockerfile::ignore::clean;
 
 /// What is read of one context.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -84,7 +84,7 @@ fn privileged_a_container_has_dockers_environment_and_its_volumes() {
         ..shell(script)
     };
     let outcome = outcome(request, "app", None);
-    let want = "/home/app web 1 web\nuid=1000(app) gid=1000\n/made/for/it\nof the host\n\
+    let want = "/home/app web 1 web\nuid=1000(app) gid=1000 groups=1000\n/made/for/it\nof the host\n\
                 sh: can't create /v/f: Read-only file system\nsh: can't create /w/new: Permission denied\nweb\n";
     assert_eq!((outcome.text.as_str(), outcome.result.unwrap(), outcome.left), (want, 0, 0));
 }

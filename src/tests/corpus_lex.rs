@@ -5,8 +5,8 @@ mod corpus;
 
 use std::collections::BTreeMap;
 
-use plywood::context::ignore::{IgnoreRules, file_patterns};
 use plywood::dockerfile::expand::{ExpandError, Expander};
+use plywood::dockerfile::ignore::{IgnoreRules, file_patterns};
 use plywood::image::reference::Reference;
 use serde_json::{Value, json};
 

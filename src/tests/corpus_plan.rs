@@ -143,7 +143,7 @@ fn our_mount(mount: &Mount) -> Value {
 
 fn our_file(name: &str, mode: &str, body: &[u8]) -> Value {
     let digest = plywood::digest::Digest::of(body).hex();
-    let path = plywood::context::ignore::clean(&format!("/{name}"));
+    let path = plywood::dockerfile::ignore::clean(&format!("/{name}"));
     json!({ "op": "file", "actions": [tidy(json!({ "a": "mkfile", "path": path, "mode": mode, "len": body.len(), "sha256": digest }))] })
 }
 
@@ -152,7 +152,7 @@ fn our_copy(copy: &CopyOp, out: &mut Vec<Value>) {
     let mode = copy.chmod.as_deref().map_or(String::new(), |m| u32::from_str_radix(m, 8).map_or(m.to_string(), |n| format!("{n:o}")));
     let unpack = copy.add.as_ref().is_some_and(|add| add.unpack.unwrap_or(true));
     let remote_unpack = copy.add.as_ref().is_some_and(|add| add.unpack.unwrap_or(false));
-    let clean = |path: &str| plywood::context::ignore::clean(&format!("/{path}"));
+    let clean = |path: &str| plywood::dockerfile::ignore::clean(&format!("/{path}"));
     let mut actions = Vec::new();
     for source in &copy.sources {
         let (src, wild, unpack, include) = match source {
@@ -244,7 +244,7 @@ fn their_operations(plan: &Value) -> Vec<Value> {
 /// Ours are cleaned, BuildKit leaves that to the kernel.
 fn clean_path(path: &mut Value) {
     if let Value::String(text) = path {
-        *text = plywood::context::ignore::clean(text);
+        *text = plywood::dockerfile::ignore::clean(text);
     }
 }
 

@@ -6,6 +6,7 @@ pub mod request;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use clap::{Args, ValueEnum};
 
@@ -209,6 +210,7 @@ fn execute(
         observer,
         cancel: cancel.clone(),
         progress: &tasks,
+        clock: SystemTime::now,
         host: OnceLock::new(),
     };
     let outcome = engine::build(&engine, request, &mut std::io::stdin(), &mut std::io::stdout()).map_err(failure_of)?;

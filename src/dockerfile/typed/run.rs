@@ -1,4 +1,6 @@
-//! RUN.
+//! RUN: its flags, its command in shell or exec form, its heredocs.
+//!
+//! A `--mount` is only split into its fields here; what they mean is `graph`'s.
 
 use super::Reader;
 use super::flags::{self, Takes};

@@ -120,7 +120,7 @@ impl Lowering<'_> {
     /// CopyIgnoredFile: only without negations, which decide file by file.
     pub(super) fn check_ignored(&mut self, instruction: &Instruction, source: &str, span: Span, is_add: bool) {
         let Some(rules) = self.facts.ignore.clone().filter(|r| !r.is_empty() && !r.has_negations()) else { return };
-        let source = crate::context::ignore::clean(source);
+        let source = crate::dockerfile::ignore::clean(source);
         let root = source == "." || source == "/";
         if (root && !rules.excludes_all()) || !rules.matches_or_parent_matches(source.trim_start_matches('/')) && !root {
             return;

@@ -3,8 +3,8 @@
 //! Nothing is looked up in a file system: patterns stay patterns. What a newcomer would get wrong: `--link` is dropped
 //! when `--chmod` is given (BuildKit's behaviour), and `--exclude` is not expanded.
 
-use crate::context::ignore::has_wildcard;
 use crate::dockerfile::expand::Expander;
+use crate::dockerfile::ignore::has_wildcard;
 use crate::dockerfile::instruction::{CopyArg, CopyArgs, Heredoc, Instruction, Word};
 use crate::dockerfile::source::{Diagnostic, Span};
 use crate::graph::{AddOptions, CopyOp, CopySource, FileTree, Op};

@@ -3,7 +3,7 @@
 //! BuildKit's `system.NormalizePath` and `llb`'s file operations in one. What a newcomer would get wrong: a trailing
 //! `/` or `/.` of a destination is kept, as it means "into this directory".
 
-use crate::context::ignore::clean;
+use crate::dockerfile::ignore::clean;
 
 /// Returns `path` seen from `dir`, absolute and cleaned.
 pub(super) fn join(dir: &str, path: &str) -> String {

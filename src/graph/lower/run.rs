@@ -13,7 +13,7 @@ use super::copy::without_tabs;
 use super::scope::Nothing;
 use super::stage::{Work, command_args, first_line, shell, with_shell};
 use super::{Lowering, paths};
-use crate::context::ignore::clean;
+use crate::dockerfile::ignore::clean;
 
 /// Where scripts of heredocs with `#!` are shown.
 const PIPES: &str = "/dev/pipes/";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::lower;
-use crate::context::ignore::IgnoreRules;
+use crate::dockerfile::ignore::IgnoreRules;
 use crate::dockerfile::source::{Diagnostic, Source};
 use crate::graph::uses::{PathUse, context_paths};
 use crate::graph::{

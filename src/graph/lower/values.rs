@@ -34,7 +34,7 @@ pub(super) fn ports(word: &str) -> Result<Vec<String>, ValueError> {
         known @ ("tcp" | "udp" | "sctp") => known.to_string(),
         _ => return Err(bad("the protocol must be tcp, udp or sctp")),
     };
-    if !ip.is_empty() && ip.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_err() {
+    if !ip.is_empty() && ip.trim_start_matches('[').trim_end_matches(']').parse::<core::net::IpAddr>().is_err() {
         return Err(bad("invalid IP address"));
     }
     let (from, to) = port_range(range).ok_or_else(|| bad("expected a port or range of ports from 0 to 65535"))?;
