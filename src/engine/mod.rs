@@ -157,6 +157,8 @@ pub fn build(
     // What was learnt of the context's files is worth keeping whatever came of the build.
     inputs.save_stat_caches()?;
     let outcome = ran.and_then(|()| build.go_on()).and_then(|()| build.finish(stdout));
+    // Who is cancelled fails in the middle of something; that is no news.
+    let outcome = outcome.map_err(|e| if engine.cancel.is_cancelled() { BuildError::Cancelled } else { e });
     build.log(start, &outcome)?;
     engine.store.flush()?;
     outcome
