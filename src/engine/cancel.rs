@@ -69,4 +69,15 @@ mod tests {
         token.cancel(15);
         assert_eq!((other.is_cancelled(), other.signal()), (true, Some(15)));
     }
+
+    #[test]
+    fn a_reader_fails_once_its_token_is_cancelled() {
+        use std::io::Read as _;
+        let token = CancelToken::new();
+        let mut reader = token.reading(&b"ab"[..]);
+        let mut byte = [0];
+        assert_eq!((reader.read(&mut byte).unwrap(), byte), (1, *b"a"));
+        token.cancel(15);
+        assert_eq!(reader.read(&mut byte).unwrap_err().kind(), std::io::ErrorKind::Other);
+    }
 }

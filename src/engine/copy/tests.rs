@@ -454,3 +454,15 @@ fn privileged_a_root_file_systems_owners_and_devices_are_kept() {
     }
     assert_eq!(dump(&to), expected);
 }
+
+#[test]
+fn a_cancelled_copy_puts_no_further_file() {
+    let (_dir, from, to) = places(&[("d/a", "1"), ("d/b", "2")], &[]);
+    let (op, tree) = (op(&["d/"], "/"), tree(&from));
+    let selection = select(&op, &tree, later()).unwrap();
+    let (root, cancel) = (Root::open(&to).unwrap(), CancelToken::new());
+    cancel.cancel(2);
+    let context = CopyContext { users: &root, ownership: ownership(), now: Time { secs: 1_700_000_000, nanos: 0 }, cancel: &cancel };
+    execute(&op, Some((&tree, &selection)), &mut [], &root, &context).unwrap_err();
+    assert_eq!(dump(&to), Vec::<String>::new());
+}

@@ -41,11 +41,17 @@ fn reached(user: Option<&str>) -> Option<String> {
     let name = format!("ply-canary-{}-{}", std::process::id(), user.unwrap_or("self"));
     let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     w.file("Dockerfile", &format!("FROM base\nCOPY probe /probe\nRUN mkdir -p /tmp; /probe {name} {} > /out\n", std::process::id()));
+    let worked = build_and_run(&w, user, "cat /out");
+    Some(if has_scopes() { worked } else { worked.replace("abstract socket of the host\n", "") })
+}
+
+/// Builds the context as `user` (none: as who we are), and returns what a command prints in the image.
+fn build_and_run(w: &World, user: Option<&str>, shell: &str) -> String {
     let ply = w.path("ply");
     std::fs::copy(&w.ply, &ply).unwrap();
     let dir = w.dir.path().display();
     let script = format!(
-        "cd {dir} && export HOME={dir}/home PLY_STORE={dir}/store && {ply} build -q --build-context {} -t t ctx && {ply} run --rm t cat /out",
+        "cd {dir} && export HOME={dir}/home PLY_STORE={dir}/store && {ply} build -q --build-context {} -t t ctx && {ply} run --rm t sh -c '{shell}'",
         super::BASE,
         ply = ply.display(),
     );
@@ -56,8 +62,7 @@ fn reached(user: Option<&str>) -> Option<String> {
     }
     let done: Done = command.args(["-c", &script]).output().unwrap().into();
     let stdout = done.ok().stdout;
-    let worked = stdout.split_once('\n').map(|(_digest, worked)| worked.to_string());
-    worked.map(|text| if has_scopes() { text } else { text.replace("abstract socket of the host\n", "") })
+    stdout.split_once('\n').map(|(_digest, printed)| printed.to_string()).unwrap_or_default()
 }
 
 #[test]
@@ -77,5 +82,19 @@ fn privileged_an_ordinary_users_step_reaches_no_more() {
         if let Some(worked) = reached(Some(account.name())) {
             assert_eq!(worked, CONTROLS, "{tag}");
         }
+    }
+}
+
+#[test]
+fn privileged_with_one_id_apt_is_told_to_stay_who_it_is() {
+    if !is_root() {
+        return skipped("needs root, to make accounts");
+    }
+    for (tag, ranges, told) in [("apt", false, "APT::Sandbox::User \"root\";\n"), ("apt1", true, "")] {
+        let Some(account) = Account::new(tag, ranges) else { return };
+        let w = World::new();
+        w.file("Dockerfile", "FROM base\nRUN mkdir -p /etc/apt/apt.conf.d\nRUN cat /etc/apt/apt.conf.d/* > /told || true\n");
+        // In no layer: a run of the image, which gets none, sees nothing.
+        assert_eq!(build_and_run(&w, Some(account.name()), "cat /told; ls /etc/apt/apt.conf.d"), told, "{tag}");
     }
 }
