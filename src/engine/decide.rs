@@ -100,10 +100,11 @@ impl Build<'_> {
     fn find(&self, id: NodeId, slot: &Slot, slot_id: &SlotId, parent: &Parent) -> Result<Result<Box<Record>, Reason>, BuildError> {
         let store = self.engine.store;
         let failed = |e| BuildError::caused("asking the cache", &e);
-        if self.uncached(id) {
+        let key = slot.inputs.key();
+        if self.uncached(id) && !self.shared.has_made(&key) {
             return Ok(Err(Reason::NoCache));
         }
-        if let Some(record) = store.lookup(&slot.inputs.key()).map_err(failed)? {
+        if let Some(record) = store.lookup(&key).map_err(failed)? {
             return Ok(Ok(Box::new(record)));
         }
         let old = store.slot(slot_id).map_err(failed)?;
@@ -133,7 +134,7 @@ impl Build<'_> {
         let nth = self.graph.nodes[..id.0].iter().filter(|n| n.stage == node.stage && kind(&n.op) == kind(&node.op)).count();
         let stage = self.graph.stages.iter().find(|s| s.index == node.stage).and_then(|s| s.name.clone());
         let stage = stage.unwrap_or_else(|| format!("#{}", node.stage));
-        SlotId::derive(&self.inputs.dockerfile_id, &format!("{stage} {}", node.platform), kind(&node.op), nth)
+        SlotId::derive(&self.inputs.dockerfile_id, &format!("{stage} {} {}", node.platform, self.platform), kind(&node.op), nth)
     }
 
     fn parent_name(&self, id: NodeId) -> Parent {

@@ -48,6 +48,9 @@ pub struct StepInfo {
     pub title: String,
     /// The stage's name or number.
     pub stage: String,
+    /// In a build for several platforms: `linux/arm64`, or `linux/amd64->linux/arm64` for a stage of one platform that
+    /// works for another.
+    pub platform: Option<String>,
     /// Number within the stage, from 1.
     pub number: usize,
     /// How many steps the stage has.

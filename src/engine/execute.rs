@@ -56,7 +56,8 @@ impl Build<'_> {
         }
         let key = slot.inputs.key();
         let guard = self.engine.store.lock_step(&key).map_err(|e| BuildError::caused("waiting for another build's step", &e))?;
-        if guard.waited() && !self.uncached(id) {
+        // Another build's step or, `--no-cache` or not, this build's own for another platform.
+        if guard.waited() && !self.uncached(id) || self.shared.has_made(&key) {
             let found = self.engine.store.lookup(&key).map_err(|e| BuildError::caused("asking the cache", &e))?;
             if let Some(record) = found {
                 return self.hit(id, &record, slot, slot_id);
@@ -72,6 +73,7 @@ impl Build<'_> {
                 let took = start.elapsed();
                 self.set(id, self.made_result(id, &decision, made, reason, took));
                 self.set_slot(slot, slot_id)?;
+                self.shared.add_made(key);
                 self.tell(Event::Done(step, took));
                 Ok(())
             }

@@ -1,7 +1,8 @@
-//! Gathers what a build starts from: contexts, the Dockerfile, base images, and the graph that they give.
+//! Gathers what a build starts from: contexts, the Dockerfile, base images, and the graphs that they give.
 //!
-//! Base images are resolved in rounds: lowering says which configurations it needs, and may need more once it knows
-//! the triggers of the first. Nothing is unpacked here.
+//! Contexts are opened once, and one graph is lowered for each platform. Base images are resolved in rounds: lowering
+//! says which configurations it needs, and may need more once it knows the triggers of the first. Nothing is unpacked
+//! here.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek as _, Write as _};
@@ -21,7 +22,6 @@ use crate::store::Staging;
 
 use super::Engine;
 use super::error::{BuildError, chain};
-use super::event::Event;
 use super::request::{BuildRequest, ContextSource, DockerfileSource};
 use super::sources::{FilesSource, ResolvedImage, Sources, parse_build_context};
 
@@ -39,13 +39,19 @@ const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
 pub(super) struct Inputs<'a> {
     /// Read before any file was looked at.
     pub now: SystemTime,
-    /// Replaces times.
-    pub epoch: Option<i64>,
     /// What this Dockerfile is told apart by from others.
     pub dockerfile_id: String,
     contexts: BTreeMap<Option<String>, Opened>,
     images: BTreeMap<ImageRequest, ResolvedImage>,
     engine: &'a Engine<'a>,
+}
+
+/// What is to be built for one platform.
+pub(super) struct Target {
+    /// The platform that was asked for.
+    pub platform: Platform,
+    /// The way there.
+    pub graph: BuildGraph,
 }
 
 struct Opened {
@@ -56,16 +62,10 @@ struct Opened {
 }
 
 impl<'a> Inputs<'a> {
-    /// Opens the contexts, reads the Dockerfile, resolves the bases and lowers the graph.
-    pub fn gather(engine: &'a Engine<'a>, request: &BuildRequest, stdin: &mut dyn Read) -> Result<(Self, BuildGraph), BuildError> {
-        let mut inputs = Self {
-            now: (engine.clock)(),
-            epoch: None,
-            dockerfile_id: String::new(),
-            contexts: BTreeMap::new(),
-            images: BTreeMap::new(),
-            engine,
-        };
+    /// Opens the contexts, reads the Dockerfile, resolves the bases and lowers a graph for each platform.
+    pub fn gather(engine: &'a Engine<'a>, request: &BuildRequest, stdin: &mut dyn Read) -> Result<(Self, Vec<Target>), BuildError> {
+        let mut inputs =
+            Self { now: (engine.clock)(), dockerfile_id: String::new(), contexts: BTreeMap::new(), images: BTreeMap::new(), engine };
         let text = inputs.open_main(request, stdin)?;
         let named = inputs.open_named(request)?;
         let ignore = inputs.apply_ignore_rules(&text)?;
@@ -86,10 +86,11 @@ impl<'a> Inputs<'a> {
         };
         inputs.dockerfile_id = format!("{place}\n{}", text.name);
         let host = Platform::host();
+        let platforms = if request.platforms.is_empty() { vec![host.clone()] } else { request.platforms.clone() };
         let facts = Facts {
             build_args: request.build_args.clone(),
             build_platform: host.clone(),
-            target_platform: request.platform.clone().unwrap_or(host),
+            target_platform: host,
             target: request.target.clone(),
             named_contexts: named,
             images: BTreeMap::new(),
@@ -100,13 +101,12 @@ impl<'a> Inputs<'a> {
             no_context: !inputs.contexts.contains_key(&None),
             ignore,
         };
-        let graph = inputs.lower(&file, facts, &source, request)?;
-        inputs.epoch = match (graph.epoch, request.epoch.as_deref()) {
-            (Some(epoch), _) => Some(epoch),
-            (None, Some(text)) => text.parse().ok(),
-            (None, None) => None,
-        };
-        Ok((inputs, graph))
+        let mut targets = Vec::with_capacity(platforms.len());
+        for platform in platforms {
+            let facts = Facts { target_platform: platform.clone(), ..facts.clone() };
+            targets.push(Target { platform, graph: inputs.lower(&file, facts, &source, request)? });
+        }
+        Ok((inputs, targets))
     }
 
     fn open_main(&mut self, request: &BuildRequest, stdin: &mut dyn Read) -> Result<DockerfileText, BuildError> {
@@ -199,10 +199,11 @@ impl<'a> Inputs<'a> {
                 Lowered::Graph(graph) => return Ok(graph),
                 Lowered::Needs(needs) => {
                     for (wanted, span) in needs {
-                        let resolved = self.resolve(&wanted, request);
-                        let image = resolved.map_err(|e| Diagnostic::error(source, span, chain(&e)))?;
-                        facts.images.insert(wanted.clone(), image.config.clone());
-                        self.images.insert(wanted, image);
+                        if !self.images.contains_key(&wanted) {
+                            let resolved = self.resolve(&wanted, request);
+                            self.images.insert(wanted.clone(), resolved.map_err(|e| Diagnostic::error(source, span, chain(&e)))?);
+                        }
+                        facts.images.insert(wanted.clone(), self.images[&wanted].config.clone());
                     }
                 }
             }
@@ -249,13 +250,18 @@ impl<'a> Inputs<'a> {
         }
         Ok(())
     }
+}
 
-    /// Reports the build checks' findings.
-    pub fn warn(&self, graph: &BuildGraph) {
-        for warning in &graph.warnings {
-            self.engine.observer.event(Event::Warning(warning.clone()));
+/// Returns what the build checks and the lowering found, each once, in the order of the text.
+pub(super) fn findings(targets: &[Target]) -> Vec<Diagnostic> {
+    let mut found: Vec<Diagnostic> = Vec::new();
+    for warning in targets.iter().flat_map(|t| &t.graph.warnings) {
+        if !found.iter().any(|f| (f.rule, f.span, &f.message) == (warning.rule, warning.span, &warning.message)) {
+            found.push(warning.clone());
         }
     }
+    found.sort_by_key(|f| f.span.start);
+    found
 }
 
 /// Tells a tar, packed or not, from a Dockerfile; the file is at its start afterwards.

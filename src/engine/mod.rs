@@ -7,7 +7,12 @@
 //! | `execute`, `schedule` | each node's turn, side by side |
 //! | `run`, `mounts`, `files`, `copy`, `trees` | what the turns do |
 //! | `commit`, `state` | layer directory → layer → record; chains of layers |
-//! | `assemble`, `result`, `export` | configuration, store, archives |
+//! | `assemble`, `finished`, `result`, `export` | configuration, image, store, archives |
+//! | `log` | the row of a build that statistics are made of |
+//!
+//! A build for several platforms gathers its inputs once; then each platform has a graph and a [`session::Build`], whose
+//! nodes run side by side with the others'. A step that is the same for several platforms is made by whoever comes
+//! first; the others wait for it and take it from the cache.
 //!
 //! Nothing here prints or reads flags: a build is a [`BuildRequest`] in, [`Event`]s on the way, and a
 //! [`BuildOutcome`] or [`BuildError`] at the end. A newcomer would look for the order "parse, then run": steps that
@@ -26,7 +31,9 @@ mod commit;
 mod decide;
 mod execute;
 mod files;
+mod finished;
 mod inputs;
+mod log;
 mod mounts;
 mod result;
 mod run;
@@ -54,7 +61,8 @@ use error::BuildError;
 use event::{Event, Observer};
 use inputs::Inputs;
 use request::BuildRequest;
-use session::Build;
+use result::Results;
+use session::{Build, Shared};
 use sources::{Policy, Progress, Sources};
 
 pub use result::BuildOutcome;
@@ -85,6 +93,11 @@ impl Engine<'_> {
     /// Returns the time, in unix seconds: what new layers and images are stamped with.
     fn now_secs(&self) -> i64 {
         (self.clock)().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
+    }
+
+    /// Returns an error if the build shall end.
+    fn go_on(&self) -> Result<(), BuildError> {
+        if self.cancel.is_cancelled() { Err(BuildError::Cancelled) } else { Ok(()) }
     }
 
     fn sources(&self, pull: bool) -> Sources<'_> {
@@ -140,36 +153,42 @@ pub fn build(
     stdout: &mut dyn Write,
 ) -> Result<BuildOutcome, BuildError> {
     let start = Instant::now();
-    let (inputs, graph) = Inputs::gather(engine, request, stdin)?;
-    inputs.warn(&graph);
+    let (inputs, targets) = Inputs::gather(engine, request, stdin)?;
+    let findings = inputs::findings(&targets);
     if request.check_only {
-        return result::checked(&graph);
+        return Ok(BuildOutcome { image: None, findings });
     }
+    findings.into_iter().for_each(|f| engine.observer.event(Event::Warning(f)));
     if request.require_full_isolation
         && let Isolation::Reduced(gaps) = engine.isolation()?
     {
         return Err(BuildError::plain(format!("--require-isolation=full: the isolation here is reduced: {}", gaps.join("; ")))
             .hint("`ply doctor` tells what to change"));
     }
-    let build = Build::new(engine, request, &graph, &inputs);
-    build.tell(Event::Plan(build.plan()));
-    let ran = run_nodes(&build);
+    let shared = Shared::default();
+    let builds = Build::each(engine, request, &targets, &inputs, &shared);
+    engine.observer.event(Event::Plan(builds.iter().flat_map(Build::plan).collect()));
+    let ran = run_nodes(&builds, request.jobs);
     // What was learnt of the context's files is worth keeping whatever came of the build.
     inputs.save_stat_caches()?;
-    let outcome = ran.and_then(|()| build.go_on()).and_then(|()| build.finish(stdout));
+    let outcome = ran.and_then(|()| engine.go_on()).and_then(|()| Results::of(engine, request, &builds)?.write(stdout));
     // Who is cancelled fails in the middle of something; that is no news.
     let outcome = outcome.map_err(|e| if engine.cancel.is_cancelled() { BuildError::Cancelled } else { e });
-    build.log(start, &outcome)?;
+    log::write(&builds, start, &outcome)?;
     engine.store.flush()?;
     outcome
 }
 
-fn run_nodes(build: &Build<'_>) -> Result<(), BuildError> {
-    let pending = build.settle()?;
+/// Gives each platform's nodes their results; a node is named by its build's place and its own.
+fn run_nodes(builds: &[Build<'_>], jobs: Option<usize>) -> Result<(), BuildError> {
+    let mut pending = Vec::new();
+    for (at, build) in builds.iter().enumerate() {
+        pending.extend(build.settle()?.into_iter().map(|id| (at, id)));
+    }
     if pending.is_empty() {
         return Ok(());
     }
-    let jobs = build.request.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let inputs = |id: NodeId| order::dependencies(&build.graph.nodes[id.0]);
-    schedule::run(&pending, jobs, inputs, |id| build.turn(id))
+    let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let inputs = |(at, id): (usize, NodeId)| order::dependencies(&builds[at].graph.nodes[id.0]).into_iter().map(|d| (at, d)).collect();
+    schedule::run(&pending, jobs, inputs, |(at, id)| builds[at].turn(id))
 }

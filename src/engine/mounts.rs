@@ -91,7 +91,7 @@ impl Build<'_> {
         // A new directory's owner and mode are part of its identity, as in BuildKit.
         let name = if (*mode, *uid, *gid) == (0o755, 0, 0) { name.clone() } else { format!("{name} {mode:o} {uid}:{gid}") };
         if self.uncached(id) {
-            let mut emptied = self.emptied.lock().expect("nobody panics with it");
+            let mut emptied = self.shared.emptied.lock().expect("nobody panics with it");
             if !emptied.contains(&name) {
                 store.remove_cache_mount(&name).map_err(|e| self.failed(id, "emptying a cache mount", &e))?;
                 emptied.push(name.clone());

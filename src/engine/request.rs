@@ -21,8 +21,8 @@ pub struct BuildRequest {
     pub build_contexts: Vec<(String, String)>,
     /// `--target`.
     pub target: Option<String>,
-    /// `--platform`; none: the host's.
-    pub platform: Option<Platform>,
+    /// `--platform`, each once; empty: the host's.
+    pub platforms: Vec<Platform>,
     /// `--label`.
     pub labels: Vec<(String, String)>,
     /// `--no-cache`.
@@ -91,13 +91,23 @@ pub enum Output {
     /// `type=docker`: an archive for `docker load`.
     Docker(ArchiveOutput),
     /// `type=tar`: the root file system as a tar.
-    Tar(Destination),
+    Tar(Destination, PlatformSplit),
     /// `type=local`: the root file system as a directory.
-    Local(PathBuf),
+    Local(PathBuf, PlatformSplit),
     /// `type=image`: the store, under these names (besides `-t`).
     Image(Vec<String>),
     /// `type=none` or `type=cacheonly`.
     None,
+}
+
+/// `platform-split=`: whether a platform's files go to a directory of their own, `linux_arm64`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub enum PlatformSplit {
+    #[default]
+    WhenSeveral,
+    Always,
+    Never,
 }
 
 /// An archive's options.

@@ -1,55 +1,66 @@
-//! A finished build's result: configuration, store, tags, archives, and the files that tell of it.
+//! A finished build's results: store, tags, archives, and the files that tell of them.
+//!
+//! A build makes an image for each platform. Where one has to stand for all (a tag of the store, the printed ID), it
+//! is the one that this host runs, else the first.
 
 use std::io::Write;
 use std::path::Path;
-use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::digest::{DiffId, Digest};
-use crate::dockerfile::source::Severity;
+use crate::digest::Digest;
+use crate::dockerfile::source::Diagnostic;
 use crate::fsio;
-use crate::graph::{BuildGraph, NodeId, PlannedHistory, StagePlan};
+use crate::image::platform::Platform;
 use crate::image::reference::Reference;
+use crate::layer::Placed;
 use crate::sandbox::probe::Isolation;
 use crate::snapshot::ReadOnlyTree;
-use crate::store::{BuildRow, BuildStepRow, ImageLayer, NewImage};
+use crate::store::{ImageLayer, NewImage};
 
-use super::assemble::{BuiltLayer, assemble};
+use super::Engine;
 use super::error::BuildError;
-use super::export::{Exported, Exporter, FinishedImage, FinishedLayer, LayerSource};
-use super::request::Output;
+use super::export::{ExportError, Exported, Exporter, FinishedImage};
+use super::request::{BuildRequest, Output, PlatformSplit};
 use super::session::Build;
-use super::sources::ResolvedImage;
 
 /// What a build gave.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct BuildOutcome {
-    /// The image's id, its configuration's digest; none when nothing was to be made.
+    /// The image's id, its configuration's digest; none when nothing was to be made. Of several platforms this host's,
+    /// else the first's.
     pub image: Option<Digest>,
-    /// Whether the checks found nothing; true for a build.
-    pub clean: bool,
+    /// What the build checks found, when only they were asked for; of a build they are events.
+    pub findings: Vec<Diagnostic>,
 }
 
-/// The outcome of `--check`.
-pub(super) fn checked(graph: &BuildGraph) -> Result<BuildOutcome, BuildError> {
-    let clean = graph.warnings.iter().all(|w| w.severity != Severity::Warning);
-    Ok(BuildOutcome { image: None, clean })
+/// The images of a finished build, one a platform.
+pub(super) struct Results<'a> {
+    engine: &'a Engine<'a>,
+    request: &'a BuildRequest,
+    builds: &'a [Build<'a>],
+    images: Vec<FinishedImage>,
 }
 
-impl Build<'_> {
-    /// Makes what was asked for of the finished nodes.
-    pub fn finish(&self, stdout: &mut dyn Write) -> Result<BuildOutcome, BuildError> {
-        let plan = &self.graph.stages[self.graph.target];
-        let image = self.finished_image(plan)?;
-        let id = Digest::of(&image.config);
+impl<'a> Results<'a> {
+    /// Puts the images together.
+    pub fn of(engine: &'a Engine<'a>, request: &'a BuildRequest, builds: &'a [Build<'a>]) -> Result<Self, BuildError> {
+        let names = names(&request.tags)?;
+        let image = |build: &Build<'_>| build.finished_image().map(|image| FinishedImage { names: names.clone(), ..image });
+        let images = builds.iter().map(image).collect::<Result<_, _>>()?;
+        Ok(Self { engine, request, builds, images })
+    }
+
+    /// Makes what was asked for.
+    pub fn write(&self, stdout: &mut dyn Write) -> Result<BuildOutcome, BuildError> {
+        let id = Digest::of(&self.main().config);
         if self.request.outputs.is_empty() {
-            self.keep_image(&image, &[])?;
+            self.keep(&[])?;
         }
         let mut exported = None;
         for output in &self.request.outputs {
-            self.go_on()?;
-            if let Some(written) = self.export(output, &image, plan, stdout)? {
+            self.engine.go_on()?;
+            if let Some(written) = self.export(output, stdout)? {
                 exported = Some(written);
             }
         }
@@ -57,177 +68,114 @@ impl Build<'_> {
             write_file(path, id.to_string().as_bytes())?;
         }
         if let Some(path) = &self.request.metadata_file {
-            let text = serde_json::to_vec_pretty(&self.metadata(&id, &image, exported.as_ref())?).expect("a Value is serialisable");
+            let text = serde_json::to_vec_pretty(&self.metadata(&id, exported.as_ref())?).expect("a Value is serialisable");
             write_file(path, &text)?;
         }
-        Ok(BuildOutcome { image: Some(id), clean: true })
+        Ok(BuildOutcome { image: Some(id), findings: Vec::new() })
+    }
+
+    /// The image that stands for all.
+    fn main(&self) -> &FinishedImage {
+        let host = Platform::host();
+        self.images.iter().find(|i| i.platform == host).unwrap_or(&self.images[0])
     }
 
     /// Writes one output; returns what an archive's manifest is.
-    fn export(
-        &self,
-        output: &Output,
-        image: &FinishedImage,
-        plan: &StagePlan,
-        stdout: &mut dyn Write,
-    ) -> Result<Option<Exported>, BuildError> {
+    fn export(&self, output: &Output, stdout: &mut dyn Write) -> Result<Option<Exported>, BuildError> {
         let exporter = Exporter { store: self.engine.store, progress: self.engine.progress };
-        let failed = |e| BuildError::caused("exporting the image", &e);
+        let failed = |e: ExportError| BuildError::caused("exporting the image", &e);
         match output {
             Output::None => Ok(None),
-            Output::Image(names) => self.keep_image(image, names).map(|()| None),
-            Output::Oci(archive) => exporter.oci(image, archive, stdout).map(Some).map_err(failed),
-            Output::Docker(archive) => exporter.docker(image, archive, stdout).map(Some).map_err(failed),
-            Output::Tar(destination) => {
-                let tree = self.result_tree(plan)?;
-                exporter.tar(tree.root(), self.epoch, destination, stdout).map(|()| None).map_err(failed)
+            Output::Image(names) => self.keep(names).map(|()| None),
+            Output::Oci(archive) => exporter.oci(&self.images, archive, stdout).map(Some).map_err(failed),
+            Output::Docker(archive) => match self.images.as_slice() {
+                [image] => exporter.docker(image, archive, stdout).map(Some).map_err(failed),
+                _ => {
+                    Err(BuildError::plain("type=docker holds an image for one platform only").hint("write type=oci, or name one platform"))
+                }
+            },
+            Output::Tar(destination, split) => {
+                self.with_trees(*split, |trees| exporter.tar(trees, self.epoch(), destination, stdout).map(|()| None).map_err(failed))
             }
-            Output::Local(path) => {
-                let tree = self.result_tree(plan)?;
-                // As BuildKit's: the files are the caller's.
-                exporter.local(tree.root(), self.epoch, path, Some((0, 0))).map(|()| None).map_err(failed)
-            }
-        }
-    }
-
-    fn result_tree(&self, plan: &StagePlan) -> Result<ReadOnlyTree, BuildError> {
-        let lowers = self.lowers(&self.result(plan.last).chain)?;
-        self.driver()?.mount_readonly(&lowers).map_err(|e| BuildError::caused("mounting the result", &e))
-    }
-
-    fn finished_image(&self, plan: &StagePlan) -> Result<FinishedImage, BuildError> {
-        let base = self.inputs.image(self.graph, plan.base);
-        let base_ids: Vec<DiffId> = base.map(|b| b.layers.iter().map(|l| l.diff_id).collect()).unwrap_or_default();
-        let mut layers: Vec<FinishedLayer> = base.map(|b| self.base_layers(b)).transpose()?.unwrap_or_default();
-        let plan = &self.with_unnamed_layers(plan);
-        let mut built = Vec::new();
-        for node in plan.history.iter().filter_map(|h| h.node) {
-            let (layer, finished) = self.built_layer(node)?;
-            built.push(layer);
-            layers.push(finished);
-        }
-        let config = assemble(plan, &base_ids, &built, self.epoch, self.engine.now_secs());
-        Ok(FinishedImage { config: config.to_json(), platform: plan.platform.clone(), names: self.names(&[])?, layers })
-    }
-
-    /// Returns the plan with a history entry for each layer: a stage that starts from a directory begins with one that
-    /// no instruction made.
-    fn with_unnamed_layers(&self, plan: &StagePlan) -> StagePlan {
-        let mut plan = plan.clone();
-        let mut at = Some(plan.last);
-        while let Some(node) = at {
-            if self.result(node).layer.is_some() && !plan.history.iter().any(|h| h.node == Some(node)) {
-                let created_by = self.graph.nodes[node.0].title.clone();
-                plan.history.insert(0, PlannedHistory { created_by, node: Some(node), author: None });
-            }
-            at = self.graph.nodes[node.0].parent;
-        }
-        plan
-    }
-
-    fn base_layers(&self, base: &ResolvedImage) -> Result<Vec<FinishedLayer>, BuildError> {
-        let mut layers = Vec::with_capacity(base.layers.len());
-        for layer in &base.layers {
-            let dir = if layer.blob.is_none() { self.engine.store.layer_dir(&layer.id)? } else { None };
-            let finished = FinishedLayer::of_base(layer, dir);
-            layers.push(
-                finished.ok_or_else(|| BuildError::plain(format!("layer {} of {} has gone from the store", layer.diff_id, base.origin)))?,
-            );
-        }
-        Ok(layers)
-    }
-
-    fn built_layer(&self, node: NodeId) -> Result<(BuiltLayer, FinishedLayer), BuildError> {
-        let result = self.result(node);
-        let layer = result.layer.expect("a node in the history made a layer");
-        let (diff_id, _) = self.diff_id(&layer.id)?;
-        let path = self.engine.store.layer_dir(&layer.id)?;
-        let path = path.ok_or_else(|| BuildError::plain(format!("layer {} has gone from the store", layer.id)))?;
-        let source = LayerSource::Directory { path, clamp_epoch: self.epoch };
-        let built = BuiltLayer { diff_id, created_secs: result.created_secs };
-        Ok((built, FinishedLayer { id: layer.id, diff_id, source }))
-    }
-
-    /// The names that an output gives: `-t`, and its own; normalised.
-    fn names(&self, more: &[String]) -> Result<Vec<String>, BuildError> {
-        let mut names: Vec<String> = Vec::new();
-        for text in self.request.tags.iter().chain(more) {
-            let parsed = Reference::parse(text).map_err(|e| BuildError::caused(format!("the name `{text}`"), &e))?;
-            let name = parsed.tagged().to_string();
-            if !names.contains(&name) {
-                names.push(name);
+            // As BuildKit's: the files are the caller's.
+            Output::Local(path, split) => {
+                self.with_trees(*split, |trees| exporter.local(trees, self.epoch(), path, Some((0, 0))).map(|()| None).map_err(failed))
             }
         }
-        Ok(names)
     }
 
-    fn keep_image(&self, image: &FinishedImage, names: &[String]) -> Result<(), BuildError> {
+    /// The latest time of what is written; the Dockerfile gives one for all platforms, or for none.
+    fn epoch(&self) -> Option<i64> {
+        self.builds.iter().find_map(|b| b.epoch)
+    }
+
+    /// Shows the images' file systems, each at its place.
+    fn with_trees<T>(&self, split: PlatformSplit, work: impl FnOnce(&[Placed<'_>]) -> Result<T, BuildError>) -> Result<T, BuildError> {
+        let trees: Vec<ReadOnlyTree> = self.builds.iter().map(Build::result_tree).collect::<Result<_, _>>()?;
+        let split = match split {
+            PlatformSplit::WhenSeveral => trees.len() > 1,
+            PlatformSplit::Always => true,
+            PlatformSplit::Never => false,
+        };
+        let below = |image: &FinishedImage| if split { image.platform.to_string().replace('/', "_") } else { String::new() };
+        let placed = self.images.iter().zip(&trees).map(|(image, tree)| Placed { below: below(image), dir: tree.root() });
+        work(&placed.collect::<Vec<_>>())
+    }
+
+    /// Puts the images into the store, and names the main one.
+    fn keep(&self, more: &[String]) -> Result<(), BuildError> {
+        for (build, image) in self.builds.iter().zip(&self.images) {
+            if let Some(base) = build.result_base() {
+                // A layout's directory may go away; the image in the store must not depend on it.
+                build.inputs.sources().keep_resolved(base).map_err(|e| BuildError::caused("keeping the base image", &e))?;
+            }
+            self.keep_image(image)?;
+        }
+        let id = Digest::of(&self.main().config);
+        for name in names(self.request.tags.iter().chain(more))? {
+            self.engine.store.tag(&name, &id)?;
+        }
+        Ok(())
+    }
+
+    fn keep_image(&self, image: &FinishedImage) -> Result<(), BuildError> {
         let store = self.engine.store;
-        let layers = image.layers.iter().map(|l| ImageLayer { id: l.id, diff_id: l.diff_id }).collect();
         let new = NewImage {
             config: &image.config,
-            layers,
+            layers: image.layers.iter().map(|l| ImageLayer { id: l.id, diff_id: l.diff_id }).collect(),
             platform: image.platform.clone(),
             manifest: None,
             added_secs: self.engine.now_secs(),
         };
-        if let Some(base) = self.inputs.image(self.graph, self.graph.stages[self.graph.target].base) {
-            // A layout's directory may go away; the image in the store must not depend on it.
-            self.inputs.sources().keep_resolved(base).map_err(|e| BuildError::caused("keeping the base image", &e))?;
-        }
         store.flush()?;
-        let id = store.put_image(&new)?;
-        for name in self.names(names)? {
-            store.tag(&name, &id)?;
-        }
+        store.put_image(&new)?;
         Ok(())
     }
 
-    fn metadata(&self, id: &Digest, image: &FinishedImage, exported: Option<&Exported>) -> Result<Value, BuildError> {
+    fn metadata(&self, id: &Digest, exported: Option<&Exported>) -> Result<Value, BuildError> {
         let mut out = exported.map(Exported::metadata).unwrap_or_default();
         out.insert("containerimage.config.digest".into(), json!(id));
-        out.insert("plywood.platform".into(), json!(image.platform.to_string()));
+        out.insert("plywood.platform".into(), json!(self.main().platform.to_string()));
+        if self.images.len() > 1 {
+            let images: Map<String, Value> = self.images.iter().map(|i| (i.platform.to_string(), json!(Digest::of(&i.config)))).collect();
+            out.insert("plywood.images".into(), images.into());
+        }
         out.insert("plywood.isolation".into(), isolation_json(&self.engine.isolation()?));
         Ok(Value::Object(out))
     }
+}
 
-    /// Writes the build to the log that statistics are made of.
-    pub fn log(&self, start: Instant, outcome: &Result<BuildOutcome, BuildError>) -> Result<(), BuildError> {
-        let mut steps = Vec::new();
-        for (node, step) in self.graph.nodes.iter().zip(&self.steps).enumerate().filter_map(|(i, (n, s))| s.map(|_| (n, NodeId(i)))) {
-            let row = match self.results[step.0].get() {
-                None => {
-                    BuildStepRow { title: node.title.clone(), outcome: "none".into(), reason: None, key: None, secs: 0.0, saved_secs: 0.0 }
-                }
-                Some(r) => BuildStepRow {
-                    title: node.title.clone(),
-                    outcome: if r.reason.is_some() { "built" } else { "cached" }.into(),
-                    reason: r.reason.as_ref().map(ToString::to_string),
-                    key: r.key,
-                    secs: r.took.as_secs_f64(),
-                    saved_secs: if r.reason.is_some() { 0.0 } else { r.cost_secs },
-                },
-            };
-            steps.push(row);
+/// Normalises names, each once.
+fn names<'n>(given: impl IntoIterator<Item = &'n String>) -> Result<Vec<String>, BuildError> {
+    let mut names: Vec<String> = Vec::new();
+    for text in given {
+        let parsed = Reference::parse(text).map_err(|e| BuildError::caused(format!("the name `{text}`"), &e))?;
+        let name = parsed.tagged().to_string();
+        if !names.contains(&name) {
+            names.push(name);
         }
-        let secs = start.elapsed().as_secs_f64();
-        let build = BuildRow {
-            dockerfile: self.inputs.dockerfile_id.clone(),
-            target: self.request.target.clone().unwrap_or_default(),
-            started_secs: self.engine.now_secs() - secs as i64,
-            secs,
-            outcome: match outcome {
-                Ok(_) => "done",
-                Err(BuildError::Cancelled) => "cancelled",
-                Err(_) => "failed",
-            }
-            .into(),
-            image: outcome.as_ref().ok().and_then(|o| o.image),
-            steps,
-        };
-        self.engine.store.put_build(&build)?;
-        Ok(())
     }
+    Ok(names)
 }
 
 /// `full`, or `reduced` with its gaps.

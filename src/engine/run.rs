@@ -8,8 +8,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::graph::{NetworkMode, NodeId, RunOp};
+use crate::image::platform::Platform;
 use crate::image::users::{ResolvedUser, resolve_user};
 use crate::path::{Ownership, Root};
+use crate::sandbox::emulation::Emulator;
 use crate::sandbox::stubs::Stubs;
 use crate::sandbox::{self, Exit, MountSource, MountSpec, Network, Rlimit, RootMount, Running, SandboxError, SandboxSpec, Stdio, UserIds};
 use crate::snapshot::Prepared;
@@ -154,6 +156,10 @@ impl Build<'_> {
     }
 
     fn spawn_error(&self, id: NodeId, op: &RunOp, error: &SandboxError) -> BuildError {
+        let platform = &self.graph.nodes[id.0].platform;
+        if let Some((what, hint)) = foreign_program(platform, error) {
+            return self.at(id, format!("process \"{}\" did not start: {what}", op.argv.join(" "))).hint(hint);
+        }
         let failed = self.failed(id, &format!("process \"{}\" did not start", op.argv.join(" ")), error);
         match error {
             SandboxError::NotFound { command, .. } if op.shell.first() == Some(command) => {
@@ -197,5 +203,34 @@ impl Build<'_> {
         let file = |content| MountSource::File { content, mode: 0o644, uid: 0, gid: 0 };
         let mount = |target: &str, content| MountSpec::new(target, file(content)).readonly().plain_files();
         Ok(vec![mount("/etc/resolv.conf", resolv), mount("/etc/hosts", hosts.into_bytes())])
+    }
+}
+
+/// Says why a program for another machine did not start, and what to do; none: that is not the reason.
+///
+/// Asked only after the kernel has refused: what an image says that it is for is no proof of what its programs are, and
+/// those of this machine run whatever it says (BuildKit's behaviour).
+fn foreign_program(platform: &Platform, error: &SandboxError) -> Option<(String, String)> {
+    let host = Platform::host();
+    if platform.architecture == host.architecture {
+        return None;
+    }
+    let refused = matches!(error, SandboxError::NotExecutable { source, .. } if source.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()));
+    let absent = matches!(error, SandboxError::NotFound { .. });
+    let is_for = format!("its program is for {platform}, this host is {host}");
+    match Emulator::look(&platform.architecture) {
+        Emulator::Missing if refused => {
+            let hint = format!("install qemu-user-static, or register another emulator for {} with binfmt_misc", platform.architecture);
+            Some((format!("{is_for} and has no emulator for it"), hint))
+        }
+        Emulator::Disabled(name) if refused => {
+            let hint = format!("`echo 1 > /proc/sys/fs/binfmt_misc/{name}` switches it on");
+            Some((format!("{is_for} and its emulator is switched off"), hint))
+        }
+        Emulator::InsideOnly(interpreter) if absent => {
+            let hint = "register it with the flag F, as qemu-user-static does, or copy it into the image";
+            Some((format!("{is_for} and the emulator `{interpreter}` is not in the image"), hint.into()))
+        }
+        _ => None,
     }
 }

@@ -6,26 +6,24 @@
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex};
 
-use crate::graph::NodeId;
-
-struct Board {
+struct Board<N> {
     waiting: Vec<usize>,
-    ready: BTreeSet<NodeId>,
+    ready: BTreeSet<N>,
     open: usize,
     failed: bool,
 }
 
 /// Runs `work` once for each of `pending`, each after the nodes of `pending` that `inputs` names for it.
 ///
-/// Of the nodes that are ready the one that comes first in the graph starts first. After an error no further
+/// Of the nodes that are ready the least one starts first: the first in its graph. After an error no further
 /// node is started; those that run are waited for, and the first error is returned.
-pub fn run<E: Send>(
-    pending: &[NodeId],
+pub fn run<N: Copy + Ord + Send + Sync, E: Send>(
+    pending: &[N],
     jobs: usize,
-    inputs: impl Fn(NodeId) -> Vec<NodeId>,
-    work: impl Fn(NodeId) -> Result<(), E> + Sync,
+    inputs: impl Fn(N) -> Vec<N>,
+    work: impl Fn(N) -> Result<(), E> + Sync,
 ) -> Result<(), E> {
-    let place = |n: NodeId| pending.iter().position(|p| *p == n);
+    let place = |n: N| pending.iter().position(|p| *p == n);
     let mut users = vec![Vec::new(); pending.len()];
     let mut waiting = vec![0; pending.len()];
     for (i, node) in pending.iter().enumerate() {
@@ -85,6 +83,7 @@ pub fn run<E: Send>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::NodeId;
 
     #[test]
     fn each_node_runs_once_and_after_its_inputs() {
@@ -97,7 +96,7 @@ mod tests {
         let nodes: Vec<NodeId> = (0..4).map(NodeId).collect();
         for jobs in [1, 2, 8] {
             let done = Mutex::new(Vec::new());
-            run::<()>(&nodes, jobs, inputs, |n| {
+            run::<_, ()>(&nodes, jobs, inputs, |n| {
                 let mut d = done.lock().unwrap();
                 assert!(inputs(n).iter().all(|i| d.contains(i)));
                 d.push(n);

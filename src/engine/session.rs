@@ -1,9 +1,9 @@
-//! What the parts of one build share: the graph, its inputs, and what each node gave so far.
+//! What the parts of one platform's build share: the graph, its inputs, and what each node gave so far.
 //!
 //! Filled by many threads: a node's result is set once, by the thread that had the node, and read by those whose
 //! nodes stand on it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -11,21 +11,50 @@ use std::time::Duration;
 use crate::cache::miss::Reason;
 use crate::digest::CacheKey;
 use crate::dockerfile::source::Diagnostic;
-use crate::graph::{BuildGraph, NodeId, Op, order};
+use crate::graph::{BuildGraph, ImageRequest, Node, NodeId, Op, order};
+use crate::image::platform::Platform;
 use crate::snapshot::Driver;
 
 use super::Engine;
 use super::decide::Decision;
 use super::error::{BuildError, chain};
 use super::event::{Event, StepIndex, StepInfo};
-use super::inputs::Inputs;
+use super::inputs::{Inputs, Target};
 use super::request::BuildRequest;
 use super::state::{Chain, ChainLayer};
 
-/// A build that runs.
+/// What the builds of several platforms share.
+#[derive(Default)]
+pub(super) struct Shared {
+    driver: OnceLock<Driver>,
+    made: Mutex<HashSet<CacheKey>>,
+    /// The directories of base images' layers, bottom first; empty until they are unpacked.
+    unpacked: Mutex<HashMap<ImageRequest, Arc<Mutex<Vec<PathBuf>>>>>,
+    /// Cache mounts that `--no-cache` emptied already.
+    pub emptied: Mutex<Vec<String>>,
+}
+
+impl Shared {
+    /// Tells whether this build made a result itself, for whichever platform: `--no-cache` takes it too.
+    pub fn has_made(&self, key: &CacheKey) -> bool {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+
+    /// Remembers that this build made a result; its record is written already.
+    pub fn add_made(&self, key: CacheKey) {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+    }
+}
+
+/// A build for one platform, that runs.
 pub(super) struct Build<'a> {
     pub engine: &'a Engine<'a>,
     pub request: &'a BuildRequest,
+    pub shared: &'a Shared,
+    /// The platform that was asked for.
+    pub platform: &'a Platform,
+    /// Whether other platforms are built beside it, and things must be told apart.
+    pub several: bool,
     pub graph: &'a BuildGraph,
     pub inputs: &'a Inputs<'a>,
     /// Replaces the times that the build writes, and clamps those of files.
@@ -38,10 +67,6 @@ pub(super) struct Build<'a> {
     pub decided: Vec<Mutex<Option<Decision>>>,
     /// The number under which a node is shown; none for bases.
     pub steps: Vec<Option<StepIndex>>,
-    driver: OnceLock<Driver>,
-    unpacking: Mutex<HashMap<NodeId, Arc<Mutex<Vec<PathBuf>>>>>,
-    /// Cache mounts that `--no-cache` emptied already.
-    pub emptied: Mutex<Vec<String>>,
 }
 
 /// What a node gave.
@@ -64,29 +89,33 @@ pub(super) struct NodeResult {
 }
 
 impl<'a> Build<'a> {
-    pub fn new(engine: &'a Engine<'a>, request: &'a BuildRequest, graph: &'a BuildGraph, inputs: &'a Inputs<'a>) -> Self {
-        let needed = order::needed(graph);
+    /// Makes a build for each platform; their steps are numbered through.
+    pub fn each(
+        engine: &'a Engine<'a>,
+        request: &'a BuildRequest,
+        targets: &'a [Target],
+        inputs: &'a Inputs<'a>,
+        shared: &'a Shared,
+    ) -> Vec<Self> {
         let mut next = 0;
-        let number = |(node, needed): (&crate::graph::Node, &bool)| {
-            (*needed && !matches!(node.op, Op::Base(_))).then(|| {
-                next += 1;
-                next - 1
-            })
+        let one = |Target { platform, graph }: &'a Target| {
+            let needed = order::needed(graph);
+            Self {
+                engine,
+                request,
+                shared,
+                platform,
+                several: targets.len() > 1,
+                graph,
+                inputs,
+                epoch: graph.epoch.or_else(|| request.epoch.as_deref().and_then(|text| text.parse().ok())),
+                results: graph.nodes.iter().map(|_| OnceLock::new()).collect(),
+                decided: graph.nodes.iter().map(|_| Mutex::new(None)).collect(),
+                steps: number(graph, &needed, &mut next),
+                needed,
+            }
         };
-        Self {
-            engine,
-            request,
-            graph,
-            inputs,
-            epoch: inputs.epoch,
-            results: graph.nodes.iter().map(|_| OnceLock::new()).collect(),
-            decided: graph.nodes.iter().map(|_| Mutex::new(None)).collect(),
-            steps: graph.nodes.iter().zip(&needed).map(number).collect(),
-            needed,
-            driver: OnceLock::new(),
-            unpacking: Mutex::default(),
-            emptied: Mutex::default(),
-        }
+        targets.iter().map(one).collect()
     }
 
     /// Returns what a node gave; its turn has come and gone when somebody asks.
@@ -101,7 +130,7 @@ impl<'a> Build<'a> {
 
     /// Returns an error if the build shall end.
     pub fn go_on(&self) -> Result<(), BuildError> {
-        if self.engine.cancel.is_cancelled() { Err(BuildError::Cancelled) } else { Ok(()) }
+        self.engine.go_on()
     }
 
     /// Places an error at a node's instruction.
@@ -117,11 +146,11 @@ impl<'a> Build<'a> {
 
     /// Returns how root file systems are put together here; tried out at the first need.
     pub fn driver(&self) -> Result<&Driver, BuildError> {
-        if let Some(driver) = self.driver.get() {
+        if let Some(driver) = self.shared.driver.get() {
             return Ok(driver);
         }
         let driver = self.engine.driver()?;
-        Ok(self.driver.get_or_init(|| driver))
+        Ok(self.shared.driver.get_or_init(|| driver))
     }
 
     /// Returns the directories of a chain's layers, top first, unpacking what is not there yet.
@@ -144,8 +173,9 @@ impl<'a> Build<'a> {
 
     /// Returns the directories of a base image's layers, bottom first. One thread unpacks, others wait for it.
     fn base_dirs(&self, base: NodeId) -> Result<Vec<PathBuf>, BuildError> {
-        let image = self.inputs.image(self.graph, base).expect("a base layer comes from a resolved image");
-        let turn = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner).entry(base).or_default().clone();
+        let Op::Base(Some(request)) = &self.graph.nodes[base.0].op else { unreachable!("a base layer comes from an image") };
+        let image = self.inputs.image(self.graph, base).expect("the image was resolved before");
+        let turn = self.shared.unpacked.lock().unwrap_or_else(PoisonError::into_inner).entry(request.clone()).or_default().clone();
         let mut dirs = turn.lock().unwrap_or_else(PoisonError::into_inner);
         if dirs.is_empty() {
             let sources = self.inputs.sources();
@@ -169,8 +199,25 @@ impl<'a> Build<'a> {
             let stage = self.graph.stages.iter().find(|s| s.index == node.stage);
             let stage = stage.and_then(|s| s.name.clone()).unwrap_or_else(|| format!("stage-{}", node.stage));
             let title = node.title.split_once("] ").map_or(node.title.as_str(), |(_, t)| t).to_string();
-            infos.push(StepInfo { title, stage, number, of });
+            infos.push(StepInfo { title, stage, platform: self.platform_shown(node), number, of });
         }
         infos
     }
+
+    /// Says what a node is built for, where that needs to be said.
+    pub fn platform_shown(&self, node: &Node) -> Option<String> {
+        let own = node.platform == *self.platform;
+        self.several.then(|| if own { self.platform.to_string() } else { format!("{}->{}", node.platform, self.platform) })
+    }
+}
+
+/// Numbers the needed nodes that are steps, from `next` on.
+fn number(graph: &BuildGraph, needed: &[bool], next: &mut StepIndex) -> Vec<Option<StepIndex>> {
+    let number = |(node, needed): (&Node, &bool)| {
+        (*needed && !matches!(node.op, Op::Base(_))).then(|| {
+            *next += 1;
+            *next - 1
+        })
+    };
+    graph.nodes.iter().zip(needed).map(number).collect()
 }

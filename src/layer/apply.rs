@@ -8,19 +8,22 @@
 //! In a layer directory a parent that the archive does not name, or a hard link's target, may lie in the layers
 //! below: see [`Below`].
 
+mod below;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+
+use below::{like, lower};
 
 use super::read::{EntryKind, TarEntry, TarReader};
 use super::whiteout::{self, Name};
 use super::{LayerError, Result, pipeline};
 use crate::digest::DiffId;
-use crate::fsio;
 use crate::path::{self, Attributes, FileKind, Meta, Missing, Ownership, PathError, Root, Time, printable};
 use crate::snapshot::overlay;
 
@@ -263,81 +266,6 @@ impl<'a> Apply<'a> {
         Ok(())
     }
 
-    /// Returns the directory that holds a hard link's target; a target of a lower layer is copied up first.
-    fn link_source(&mut self, parent: &[u8], name: &[u8], at: &[u8]) -> Result<OwnedFd> {
-        let located = self.located(parent);
-        let here = match self.root.resolve(&located) {
-            Ok(fd) => Some(fd),
-            Err(e) if e.is_not_found() => None,
-            Err(e) => return Err(e.into()),
-        };
-        if let Some(dir) = here
-            && let Some(stat) = found(&dir, name, at)?
-        {
-            let removed = self.below.is_some() && overlay::is_whiteout(&Meta::from(&stat));
-            return if removed { Err(refuse(at, "the hard link's target was removed")) } else { Ok(dir) };
-        }
-        let below = match self.below {
-            None | Some(Below::Nothing) => return Err(refuse(at, "the hard link's target does not exist")),
-            Some(Below::Unknown) => return Err(LayerError::NeedsBelow { path: printable(at) }),
-            Some(Below::Tree(below)) => below,
-        };
-        let path = join(parent, name);
-        let lower = below.resolve_parent(&path)?.0;
-        let (dir, _) = self.parent(&located)?;
-        copy_up(&lower, &dir, name, &path, self.ownership)?;
-        Ok(dir)
-    }
-
-    fn whiteout(&mut self, parent: &[u8], name: &[u8]) -> Result<()> {
-        if !self.has_lowers() {
-            return Ok(());
-        }
-        let path = join(parent, name);
-        let (dir, _) = self.parent(parent)?;
-        match found(&dir, name, &path)? {
-            // The same layer has it: what is gone is only what lies below.
-            Some(stat) if is_directory(&stat) => {
-                let dir = open_nofollow(&dir, name).map_err(|e| PathError::io("opening", &path, e))?;
-                overlay::set_opaque(&dir).map_err(|e| PathError::io("marking", &path, e))?;
-            }
-            Some(_) => {}
-            None if self.shows_below(&path)? => {
-                overlay::make_whiteout(&dir, name).map_err(|e| PathError::io("removing", &path, e))?;
-            }
-            None => {}
-        }
-        Ok(())
-    }
-
-    fn opaque(&mut self, parent: &[u8]) -> Result<()> {
-        if !self.has_lowers() {
-            return Ok(());
-        }
-        let (dir, _) = self.parent(parent)?;
-        overlay::set_opaque(&dir).map_err(|e| PathError::io("marking", parent, e))?;
-        Ok(())
-    }
-
-    /// Whether a whiteout of `path` hides anything, as far as is known: a dangling one would show in listings.
-    fn shows_below(&self, path: &[u8]) -> Result<bool> {
-        let Some(Below::Tree(below)) = self.below else { return Ok(true) };
-        Ok(!self.hidden(path)? && lower(below, path)?.is_some())
-    }
-
-    /// Whether an opaque directory of this layer hides what lower layers have at `path`.
-    fn hidden(&self, path: &[u8]) -> Result<bool> {
-        let ends = path.iter().enumerate().filter(|(_, c)| **c == b'/').map(|(i, _)| i);
-        for end in std::iter::once(0).chain(ends) {
-            let at = &path[..end];
-            let Ok(dir) = self.root.open_dir_nolinks(at) else { return Ok(false) };
-            if overlay::is_opaque(&dir).map_err(|e| PathError::io("examining", at, e))? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Returns the directory at `path` and its path without links; made when missing.
     fn parent(&mut self, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
         let duplicate = |fd: &OwnedFd| fd.try_clone().map_err(|e| PathError::io("duplicating", path, e));
@@ -474,52 +402,4 @@ fn copy_entry(data: &mut dyn Read, file: &mut File, size: u64, at: &[u8]) -> Res
         _ => LayerError::File { path: printable(at), source },
     })?;
     if copied == size { Ok(()) } else { Err(LayerError::Truncated { path: printable(at) }) }
-}
-
-/// What lower layers have at `path`, none of whose parents may be a link.
-fn lower(below: &Root, path: &[u8]) -> Result<Option<(Meta, path::Xattrs, OwnedFd)>> {
-    let (parent, name) = path::split(path).unwrap_or_default();
-    let dir = match below.open_dir_nolinks(parent) {
-        Ok(dir) => dir,
-        // Missing, a link, or no directory: nothing that this path could mean.
-        Err(PathError::Io { .. }) => return Ok(None),
-        Err(e) => return Err(e.into()),
-    };
-    let io = |e: Errno| PathError::io("examining", path, e);
-    match path::inspect(&dir, name) {
-        Ok((meta, xattrs)) => Ok(Some((meta, xattrs, open_nofollow(&dir, name).map_err(io)?))),
-        Err(Errno::NOENT) => Ok(None),
-        Err(e) => Err(io(e).into()),
-    }
-}
-
-fn like(meta: &Meta, xattrs: path::Xattrs) -> Attributes {
-    let mode = (meta.kind != FileKind::Symlink).then_some(meta.mode);
-    Attributes { uid: meta.uid, gid: meta.gid, mode, mtime: Some(meta.mtime), xattrs }
-}
-
-/// Copies a lower layer's file into this one, so that it can get another name.
-fn copy_up(from: &OwnedFd, to: &OwnedFd, name: &[u8], at: &[u8], ownership: Ownership) -> Result<()> {
-    let io = |e: Errno| PathError::io("copying", at, e);
-    let (meta, xattrs) = path::inspect(from, name).map_err(io)?;
-    match meta.kind {
-        FileKind::File => {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let source = File::from(rustix::fs::openat(from, name, flags, Mode::empty()).map_err(io)?);
-            let file = path::create_file_at(to, name, 0o600).map_err(io)?;
-            fsio::copy_data(&source, &file).map_err(|source| LayerError::File { path: printable(at), source })?;
-        }
-        FileKind::Symlink => {
-            let target = path::link_target_at(from, name).map_err(io)?;
-            rustix::fs::symlinkat(target.as_slice(), to, name).map_err(io)?;
-        }
-        FileKind::CharDevice | FileKind::BlockDevice | FileKind::Fifo => {
-            path::mknod_at(to.as_fd(), name, meta.kind, meta.rdev, ownership).map_err(io)?;
-        }
-        FileKind::Directory => return Err(refuse(at, "a hard link to a directory")),
-        FileKind::Socket => return Err(refuse(at, "a hard link to a socket")),
-    }
-    let made = open_nofollow(to, name).map_err(io)?;
-    path::apply(&made, at, &like(&meta, xattrs), ownership)?;
-    Ok(())
 }

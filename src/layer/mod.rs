@@ -17,6 +17,7 @@ mod canonical;
 pub mod compress;
 mod decompress;
 mod digest;
+mod flatten;
 mod header;
 mod pipeline;
 mod read;
@@ -30,8 +31,9 @@ use crate::path::PathError;
 pub use apply::{Below, ExtractOptions, Extracted, Limits, UnpackOptions, Unpacked, extract, unpack};
 pub use decompress::{Codec, decompress, sniff};
 pub use digest::{LayerDigests, digest, write_and_digest};
+pub use flatten::{Placed, flatten};
 pub use read::{EntryKind, TarEntry, TarReader};
-pub use write::{flatten, write_tar};
+pub use write::write_tar;
 
 /// Why a layer could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +88,12 @@ pub enum LayerError {
         path: String,
         /// Why.
         what: &'static str,
+    },
+    /// Two trees of one archive that have different files under one name.
+    #[error("`{path}` is a file of several of the trees that go to one directory")]
+    Overlap {
+        /// The path in the archive.
+        path: String,
     },
     /// A whiteout of nothing, of `.` or of `..`.
     #[error("archive entry `{path}` is a whiteout of no name")]

@@ -10,7 +10,7 @@ use tar::EntryType;
 use super::header::{self, Facts};
 use super::{LayerError, Result, whiteout};
 use crate::path::{self, PathError, Root, Xattrs, printable};
-use crate::snapshot::diff::{self, Change, ChangeSet, Entry, Node, NodeKind};
+use crate::snapshot::diff::{Change, ChangeSet, Entry, Node, NodeKind};
 
 const CHUNK: usize = 128 * 1024;
 
@@ -23,12 +23,6 @@ pub fn write_tar(changes: &ChangeSet, dir: impl AsFd, clamp_epoch: Option<i64>, 
     Ok(counted.bytes)
 }
 
-/// Writes the whole tree `dir` (an image's root file system) as a tar and returns the bytes written.
-pub fn flatten(dir: impl AsFd, clamp_epoch: Option<i64>, sink: &mut dyn Write) -> Result<u64> {
-    let dir = dir.as_fd();
-    write_tar(&diff::tree(dir)?, dir, clamp_epoch, sink)
-}
-
 /// Sees the data of files go by.
 pub(super) trait Observer {
     /// Bytes of the current file.
@@ -37,16 +31,16 @@ pub(super) trait Observer {
     fn entry(&mut self, entry: &Entry);
 }
 
-struct Ignore;
+pub(super) struct Ignore;
 
 impl Observer for Ignore {
     fn data(&mut self, _: &[u8]) {}
     fn entry(&mut self, _: &Entry) {}
 }
 
-struct Counted<'a> {
-    sink: &'a mut dyn Write,
-    bytes: u64,
+pub(super) struct Counted<'a> {
+    pub sink: &'a mut dyn Write,
+    pub bytes: u64,
 }
 
 impl Write for Counted<'_> {
@@ -68,17 +62,28 @@ pub(super) fn write_observed(
     sink: &mut dyn Write,
     observer: &mut dyn Observer,
 ) -> Result<()> {
-    let mut files = Files::new(dir)?;
+    write_entries(changes, &mut Files::new(dir, b"")?, clamp_epoch, sink, observer)?;
+    header::write_end(sink).map_err(|source| LayerError::Write { source })
+}
+
+/// Writes the entries without the archive's end; `files` has their bytes.
+pub(super) fn write_entries(
+    changes: &ChangeSet,
+    files: &mut Files,
+    clamp_epoch: Option<i64>,
+    sink: &mut dyn Write,
+    observer: &mut dyn Observer,
+) -> Result<()> {
     let failed = |source| LayerError::Write { source };
     for entry in &changes.entries {
         match &entry.change {
             Change::Remove => header::write(&marker(&whiteout::removal_of(&entry.path)), sink).map_err(failed)?,
             Change::Opaque => header::write(&marker(&whiteout::opaque_of(&entry.path)), sink).map_err(failed)?,
-            Change::Upsert(node) => write_node(&entry.path, node, clamp_epoch, &mut files, sink, observer)?,
+            Change::Upsert(node) => write_node(&entry.path, node, clamp_epoch, files, sink, observer)?,
         }
         observer.entry(entry);
     }
-    header::write_end(sink).map_err(failed)
+    Ok(())
 }
 
 /// A whiteout's header: no facts but its name.
@@ -112,20 +117,22 @@ fn write_node(
 }
 
 /// Opens the layer's files, directory by directory.
-struct Files {
+pub(super) struct Files {
     root: Root,
+    below: Vec<u8>,
     parent: Option<(Vec<u8>, OwnedFd)>,
     buf: Vec<u8>,
 }
 
 impl Files {
-    fn new(dir: BorrowedFd<'_>) -> Result<Self> {
+    /// Reads files of `dir`, whose names in the archive stand below `below` (with a `/` at its end, or empty).
+    pub(super) fn new(dir: BorrowedFd<'_>, below: &[u8]) -> Result<Self> {
         let fd = dir.try_clone_to_owned().map_err(|e| PathError::io("duplicating", b"/", e))?;
-        Ok(Self { root: Root::from_fd(fd), parent: None, buf: vec![0; CHUNK] })
+        Ok(Self { root: Root::from_fd(fd), below: below.to_vec(), parent: None, buf: vec![0; CHUNK] })
     }
 
     fn open(&mut self, path: &[u8]) -> Result<File> {
-        let (parent, name) = path::split(path).unwrap_or_default();
+        let (parent, name) = path::split(path.strip_prefix(self.below.as_slice()).unwrap_or(path)).unwrap_or_default();
         if self.parent.as_ref().is_none_or(|(at, _)| at != parent) {
             self.parent = Some((parent.to_vec(), self.root.open_dir_nolinks(parent)?));
         }

@@ -19,6 +19,7 @@
 //! | `terminal` | a pseudo-terminal that belongs to the sandbox |
 //! | `userns` | becoming root in a user namespace, once, at the process's start |
 //! | `facts`, `probe` | what this host allows |
+//! | `emulation` | which other machines' programs it starts |
 //!
 //! The command itself is PID 1 of its pid namespace: nothing of ours remains in it, and when it ends the kernel
 //! kills all that it started. A newcomer would expect `fork` and a set-up function in the child; the child of a
@@ -27,6 +28,7 @@
 mod child;
 mod compile;
 pub mod defaults;
+pub mod emulation;
 pub mod facts;
 mod family;
 #[cfg(test)]

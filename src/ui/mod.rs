@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. Text that comes from outside (logs, file
 //! names, messages of registries) passes [`text`] first, so that no control byte of it reaches a terminal.
 
+pub mod checks;
 pub mod diagnostic;
 pub mod doctor;
 pub mod human;

@@ -1,5 +1,6 @@
 //! `ply build`: docker's flags, turned into a [`BuildRequest`], and the build's end told.
 
+pub mod call;
 pub mod foreign;
 pub mod output;
 pub mod request;
@@ -10,18 +11,18 @@ use std::time::SystemTime;
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::build::call::{Call, CheckCall};
 use crate::cli::build::foreign::ForeignFlags;
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::values::{self, ValueError};
 use crate::cli::{interrupt, transfer};
-use crate::digest::Digest;
 use crate::engine::cancel::CancelToken;
 use crate::engine::error::BuildError;
 use crate::engine::event::{Event, Observer};
 use crate::engine::request::{BuildRequest, Output};
-use crate::engine::{self, Engine};
+use crate::engine::{self, BuildOutcome, Engine};
 use crate::graph::{Entitlement, NetworkMode};
 use crate::image::platform::Platform;
 use crate::registry::Client;
@@ -33,7 +34,9 @@ use crate::ui::progress::{Mode, Progress};
 /// Build an image from a Dockerfile
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Prints the image's ID on standard output; progress goes to standard error.\n\
-    Without -o the image goes to the store, where `ply run` and `FROM` find it.")]
+    Without -o the image goes to the store, where `ply run` and `FROM` find it. Of several platforms the store keeps\n\
+    an image each; the tag and the printed ID are those of this host's platform, or of the first one if this host's\n\
+    is not among them.")]
 pub struct BuildArgs {
     /// The context: a directory, a git or http(s) URL, or `-` for a tar or Dockerfile on standard input
     #[arg(value_name = "PATH|URL|-")]
@@ -53,8 +56,8 @@ pub struct BuildArgs {
     /// Stop at this stage
     #[arg(long, value_name = "STAGE")]
     pub target: Option<String>,
-    /// Build for this platform
-    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',', value_parser = values::platform)]
+    /// Build for these platforms
+    #[arg(long, value_name = "OS/ARCH,...", value_delimiter = ',', value_parser = values::platform)]
     pub platform: Vec<Platform>,
     /// Add a label to the image
     #[arg(long, value_name = "NAME=VALUE")]
@@ -110,8 +113,8 @@ pub struct BuildArgs {
     /// Only check the Dockerfile; same as --call=check
     #[arg(long)]
     pub check: bool,
-    /// What to do with the Dockerfile
-    #[arg(long, value_enum, value_name = "METHOD", default_value = "build", hide_default_value = true)]
+    /// What to do with the Dockerfile: build, or check[,format=json][,ignorestatus=true]
+    #[arg(long, value_name = "METHOD", default_value = "build", hide_default_value = true, value_parser = call::parse)]
     pub call: Call,
     /// Refuse to build where steps can't be isolated fully
     #[arg(long, value_enum, value_name = "full", num_args = 0..=1, require_equals = true, default_missing_value = "full")]
@@ -122,14 +125,6 @@ pub struct BuildArgs {
     /// Docker's other flags
     #[command(flatten)]
     pub foreign: ForeignFlags,
-}
-
-/// `--call`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
-pub enum Call {
-    Build,
-    Check,
 }
 
 /// `--require-isolation`.
@@ -160,7 +155,17 @@ pub fn progress(text: &str) -> Result<Mode, ValueError> {
     }
 }
 
-/// Builds, and prints the image's ID.
+impl BuildArgs {
+    /// Returns how to report the build checks, when only they are asked for.
+    fn check_call(&self) -> Option<CheckCall> {
+        match self.call {
+            Call::Check(check) => Some(check),
+            Call::Build => self.check.then_some(CheckCall::PLAIN),
+        }
+    }
+}
+
+/// Builds, and prints the image's ID; or checks, and prints the report.
 pub fn run(args: &BuildArgs, session: &Session) -> Result<(), Failure> {
     let (request, notices) = request::make(args, &session.env)?;
     let stdout_is_free = !request.outputs.iter().any(request::to_stdout);
@@ -175,20 +180,21 @@ pub fn run(args: &BuildArgs, session: &Session) -> Result<(), Failure> {
     let built = match (result, interrupt::status(&cancel)) {
         // What went wrong is what was asked for.
         (Err(_), Some(status)) => return Err(Failure::message("interrupted").status(status)),
-        (Err(failure), None) => return Err(failure),
+        (Err(failure), None) => {
+            return Err(match args.check_call() {
+                Some(check) => call::report_error(check, failure),
+                None => failure,
+            });
+        }
         (Ok(built), _) => built,
     };
+    if let Some(check) = args.check_call() {
+        return call::report(check, &built.findings, session);
+    }
     match built.image {
         Some(image) if stdout_is_free => Ok(out::line(&image.to_string())?),
         _ => Ok(()),
     }
-}
-
-/// What came of a build.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Built {
-    /// The image's ID; none after a check, or when the result is no image.
-    pub image: Option<Digest>,
 }
 
 /// Hands the request to the engine.
@@ -198,7 +204,7 @@ fn execute(
     identity: &Identity,
     observer: Arc<dyn Observer>,
     cancel: &CancelToken,
-) -> Result<Built, Failure> {
+) -> Result<BuildOutcome, Failure> {
     let store = Store::open(&session.store()?).map_err(|e| Failure::of(&e))?;
     let client = Client::new(transfer::registry_config(&session.env));
     let tasks = transfer::Tasks::new(observer.clone(), cancel.clone());
@@ -213,8 +219,7 @@ fn execute(
         clock: SystemTime::now,
         host: OnceLock::new(),
     };
-    let outcome = engine::build(&engine, request, &mut std::io::stdin(), &mut std::io::stdout()).map_err(failure_of)?;
-    Ok(Built { image: outcome.image })
+    engine::build(&engine, request, &mut std::io::stdin(), &mut std::io::stdout()).map_err(failure_of)
 }
 
 fn failure_of(error: BuildError) -> Failure {

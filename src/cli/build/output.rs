@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use crate::cli::values::{ValueError, boolean, fields, nearest};
-use crate::engine::request::{ArchiveOutput, Compression, Destination, Output};
+use crate::engine::request::{ArchiveOutput, Compression, Destination, Output, PlatformSplit};
 
 /// Every attribute that docker's exporters have, for did-you-mean.
 const ATTRIBUTES: [&str; 22] = [
@@ -42,6 +42,7 @@ struct Attributes {
     names: Vec<String>,
     compression: Option<Compression>,
     directory: bool,
+    split: PlatformSplit,
 }
 
 /// Reads one `-o`.
@@ -50,8 +51,8 @@ pub fn parse(text: &str) -> Result<Output, ValueError> {
     if let [(_, None)] = fields.as_slice() {
         return match text {
             "" => Err(ValueError::form("DIR, `-` or type=TYPE,dest=PATH", text)),
-            "-" => Ok(Output::Tar(Destination::Stdout)),
-            dir => Ok(Output::Local(PathBuf::from(dir))),
+            "-" => Ok(Output::Tar(Destination::Stdout, PlatformSplit::WhenSeveral)),
+            dir => Ok(Output::Local(PathBuf::from(dir), PlatformSplit::WhenSeveral)),
         };
     }
     let mut attributes = Attributes::default();
@@ -81,7 +82,8 @@ impl Attributes {
             "oci-mediatypes" | "rewrite-timestamp" | "unpack" | "store" | "force-compression" | "registry.insecure" | "name-canonical" => {
                 boolean(&value)?;
             }
-            "platform-split" | "dangling-name-prefix" | "attestation-prefix" => {}
+            "platform-split" => self.split = if boolean(&value)? { PlatformSplit::Always } else { PlatformSplit::Never },
+            "dangling-name-prefix" | "attestation-prefix" => {}
             "mode" if value == "copy" => {}
             _ if ATTRIBUTES.contains(&key) || key.starts_with("annotation") => {
                 return Err(ValueError::Unsupported(format!("`{key}={value}`"), ""));
@@ -113,9 +115,9 @@ impl Attributes {
                 let archive = ArchiveOutput { dest: stream, names: self.names, compression, directory: self.directory };
                 Ok(if kind == "oci" { Output::Oci(archive) } else { Output::Docker(archive) })
             }
-            "tar" => Ok(Output::Tar(stream)),
+            "tar" => Ok(Output::Tar(stream, self.split)),
             "local" => match dest {
-                Some(dir) if dir != "-" => Ok(Output::Local(PathBuf::from(dir))),
+                Some(dir) if dir != "-" => Ok(Output::Local(PathBuf::from(dir), self.split)),
                 _ => Err(ValueError::form("dest=DIR with type=local", text)),
             },
             "image" => Ok(Output::Image(self.names)),
@@ -147,12 +149,13 @@ mod tests {
     #[test]
     fn outputs_are_read_as_docker_reads_them() {
         use Compression::{Gzip, Uncompressed, Zstd};
+        use PlatformSplit::{Always, Never, WhenSeveral};
         let cases = [
-            ("-", Output::Tar(Destination::Stdout)),
-            ("out", Output::Local("out".into())),
-            ("type=tar", Output::Tar(Destination::Stdout)),
-            ("type=tar,dest=a.tar", Output::Tar(Destination::Path("a.tar".into()))),
-            ("type=local,dest=a", Output::Local("a".into())),
+            ("-", Output::Tar(Destination::Stdout, WhenSeveral)),
+            ("out", Output::Local("out".into(), WhenSeveral)),
+            ("type=tar,platform-split=true", Output::Tar(Destination::Stdout, Always)),
+            ("type=tar,dest=a.tar", Output::Tar(Destination::Path("a.tar".into()), WhenSeveral)),
+            ("type=local,dest=a,platform-split=false", Output::Local("a".into(), Never)),
             ("type=oci,dest=/x/image.tar", Output::Oci(archive("/x/image.tar", &[], Gzip, false))),
             ("type=oci", Output::Oci(archive("-", &[], Gzip, false))),
             ("TYPE=OCI,dest=d,tar=false,compression=zstd", Output::Oci(archive("d", &[], Zstd, true))),

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::cli::build::{BuildArgs, Call};
+use crate::cli::build::BuildArgs;
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::values::{self, ValueError};
 use crate::engine::request::{ArchiveOutput, BuildRequest, ContextSource, Destination, DockerfileSource, Output, Secret, SecretSource};
+use crate::image::platform::Platform;
 
 /// The name of the clock that clamps times, as variable and as build argument.
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
@@ -29,7 +30,7 @@ pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<St
         build_args,
         build_contexts: pairs("--build-context", &args.build_context)?,
         target: args.target.clone().filter(|t| !t.is_empty()),
-        platform: platform(args)?,
+        platforms: platforms(args)?,
         labels: labels(args)?,
         no_cache: args.no_cache,
         no_cache_filter: args.no_cache_filter.clone(),
@@ -45,7 +46,7 @@ pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<St
         shm_size_bytes: args.shm_size,
         ulimits: args.ulimit.clone(),
         require_full_isolation: args.require_isolation.is_some(),
-        check_only: args.check || args.call == Call::Check,
+        check_only: args.check_call().is_some(),
         jobs: args.jobs.map(usize::from),
     };
     Ok((request, notices))
@@ -111,13 +112,18 @@ fn pairs(flag: &str, given: &[String]) -> Result<Vec<(String, String)>, Failure>
         .collect()
 }
 
-fn platform(args: &BuildArgs) -> Result<Option<crate::image::platform::Platform>, Failure> {
-    match args.platform.as_slice() {
-        [] => Ok(None),
-        [one] => Ok(Some(one.clone())),
-        [first, rest @ ..] if rest.iter().all(|p| p == first) => Ok(Some(first.clone())),
-        _ => Err(Failure::usage("several platforms in one build are not supported").hint("build each platform in a run of its own")),
+/// `--platform`: each one once, in order.
+fn platforms(args: &BuildArgs) -> Result<Vec<Platform>, Failure> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for platform in &args.platform {
+        if !platforms.contains(platform) {
+            platforms.push(platform.clone());
+        }
     }
+    if platforms.len() > 1 && args.output.iter().any(|o| matches!(o, Output::Docker(_))) {
+        return Err(Failure::usage("type=docker holds an image for one platform only").hint("write type=oci, or name one platform"));
+    }
+    Ok(platforms)
 }
 
 fn outputs(args: &BuildArgs, env: &Environment) -> Result<Vec<Output>, Failure> {
@@ -139,7 +145,7 @@ fn outputs(args: &BuildArgs, env: &Environment) -> Result<Vec<Output>, Failure> 
 pub fn to_stdout(output: &Output) -> bool {
     matches!(
         output,
-        Output::Tar(Destination::Stdout)
+        Output::Tar(Destination::Stdout, _)
             | Output::Oci(ArchiveOutput { dest: Destination::Stdout, .. })
             | Output::Docker(ArchiveOutput { dest: Destination::Stdout, .. })
     )
@@ -202,6 +208,7 @@ mod tests {
 
     use super::*;
     use crate::cli::environment::tests::with;
+    use crate::engine::request::PlatformSplit;
 
     #[derive(Parser)]
     struct Line {
@@ -281,9 +288,17 @@ mod tests {
     #[test]
     fn load_adds_the_store_to_the_outputs() {
         let got = request(&["--load", "-o", "type=tar,dest=x", "."], &[]).unwrap();
-        assert_eq!(got.outputs, [Output::Tar(Destination::Path("x".into())), Output::Image(vec![])]);
+        assert_eq!(got.outputs, [Output::Tar(Destination::Path("x".into()), PlatformSplit::WhenSeveral), Output::Image(vec![])]);
         assert_eq!(request(&["."], &[]).unwrap().outputs, []);
         assert!(request(&["-o", "-", "-o", "type=oci", "."], &[]).unwrap_err().contains("only one output"));
+    }
+
+    #[test]
+    fn platforms_are_taken_once_and_in_order() {
+        let got = request(&["--platform", "linux/arm64,linux/amd64", "--platform", "linux/x86_64", "."], &[]).unwrap();
+        assert_eq!(got.platforms.iter().map(ToString::to_string).collect::<Vec<_>>(), ["linux/arm64", "linux/amd64"]);
+        let line = ["--platform", "linux/arm64,linux/amd64", "-o", "type=docker,dest=x", "."];
+        assert_eq!(request(&line, &[]).unwrap_err(), "type=docker holds an image for one platform only");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! it; Docker 20.10 and podman read the former. Entries are sorted by name and have no times, so the archive's
 //! bytes follow from the image alone.
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -26,43 +27,68 @@ enum Content<'a> {
     Blob(&'a BlobRef),
 }
 
-/// An image with all its documents.
-struct Packed {
+/// One or several images with all their documents.
+struct Packed<'a> {
     exported: Exported,
+    /// Manifests, configurations, and the index of several images.
+    documents: Vec<(Digest, Cow<'a, [u8]>)>,
+    /// The layers of all images.
     blobs: Vec<BlobRef>,
 }
 
 impl Exporter<'_> {
-    /// Makes the manifest, and the blobs that it names, without writing an archive.
-    pub fn describe(&self, image: &FinishedImage, compression: Compression) -> Result<Exported, ExportError> {
-        self.packed(image, compression, image.names.clone()).map(|p| p.exported)
-    }
-
     /// Writes an OCI archive, or a layout directory (`tar=false`) which may hold other images already.
-    pub fn oci(&self, image: &FinishedImage, output: &ArchiveOutput, stdout: &mut dyn Write) -> Result<Exported, ExportError> {
-        let packed = self.packed(image, output.compression, all_names(image, output))?;
+    ///
+    /// `images` are one image for several platforms; they go out under an index and the names of the first.
+    pub fn oci(&self, images: &[FinishedImage], output: &ArchiveOutput, stdout: &mut dyn Write) -> Result<Exported, ExportError> {
+        let packed = self.packed(images, output)?;
         match (&output.dest, output.directory) {
-            (Destination::Path(path), true) => self.write_directory(&packed, image, path)?,
-            _ => self.write_archive(&packed, image, output, None, stdout)?,
+            (Destination::Path(path), true) => self.write_directory(&packed, path)?,
+            _ => self.write_archive(&packed, output, None, stdout)?,
         }
         Ok(packed.exported)
     }
 
     /// Writes an archive for `docker load`.
     pub fn docker(&self, image: &FinishedImage, output: &ArchiveOutput, stdout: &mut dyn Write) -> Result<Exported, ExportError> {
-        let packed = self.packed(image, output.compression, all_names(image, output))?;
+        let packed = self.packed(std::slice::from_ref(image), output)?;
         let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
         let entry = docker::Entry {
-            config: path(&packed.exported.config),
+            config: path(&Digest::of(&image.config)),
             // Docker's own spelling: `app:latest`, not `docker.io/library/app:latest`.
             repo_tags: packed.exported.names.iter().map(|n| Reference::parse(n).map_or_else(|_| n.clone(), |r| r.familiar())).collect(),
             layers: packed.blobs.iter().map(|b| path(&b.descriptor.digest)).collect(),
         };
-        self.write_archive(&packed, image, output, Some(&docker::manifest_json(&entry)), stdout)?;
+        self.write_archive(&packed, output, Some(&docker::manifest_json(&entry)), stdout)?;
         Ok(packed.exported)
     }
 
-    fn packed(&self, image: &FinishedImage, compression: Compression, names: Vec<String>) -> Result<Packed, ExportError> {
+    fn packed<'i>(&self, images: &'i [FinishedImage], output: &ArchiveOutput) -> Result<Packed<'i>, ExportError> {
+        let (mut documents, mut blobs, mut manifests) = (Vec::new(), Vec::new(), Vec::new());
+        for image in images {
+            manifests.push(self.manifest(image, output.compression, &mut documents, &mut blobs)?);
+        }
+        let manifest = match <[Descriptor; 1]>::try_from(manifests) {
+            Ok([only]) => only,
+            Err(manifests) => {
+                let index = Index { media_type: media::OCI_INDEX.into(), manifests }.to_json();
+                let descriptor = Descriptor::of(media::OCI_INDEX, &index);
+                documents.push((descriptor.digest, index.into()));
+                descriptor
+            }
+        };
+        let names = images.first().map(|image| all_names(image, output)).unwrap_or_default();
+        Ok(Packed { exported: Exported { manifest, names }, documents, blobs })
+    }
+
+    /// Makes an image's manifest, and adds what it names.
+    fn manifest<'i>(
+        &self,
+        image: &'i FinishedImage,
+        compression: Compression,
+        documents: &mut Vec<(Digest, Cow<'i, [u8]>)>,
+        all_blobs: &mut Vec<BlobRef>,
+    ) -> Result<Descriptor, ExportError> {
         let blobs = pack::pack_all(self, image, compression)?;
         let config = Descriptor::of(media::OCI_CONFIG, &image.config);
         let manifest = Manifest {
@@ -73,19 +99,20 @@ impl Exporter<'_> {
         let manifest_bytes = manifest.to_json();
         let mut descriptor = Descriptor::of(media::OCI_MANIFEST, &manifest_bytes);
         descriptor.platform = Some(image.platform.clone());
-        Ok(Packed { exported: Exported { manifest: descriptor, manifest_bytes, config: config.digest, names }, blobs })
+        documents.extend([(config.digest, image.config.as_slice().into()), (descriptor.digest, manifest_bytes.into())]);
+        all_blobs.extend(blobs);
+        Ok(descriptor)
     }
 
     fn write_archive(
         &self,
-        packed: &Packed,
-        image: &FinishedImage,
+        packed: &Packed<'_>,
         output: &ArchiveOutput,
         manifest_json: Option<&[u8]>,
         stdout: &mut dyn Write,
     ) -> Result<(), ExportError> {
         let index = documents::index_json(&packed.exported.manifest, &packed.exported.names);
-        let mut files = files_of(packed, image);
+        let mut files = files_of(packed);
         files.push(("index.json".into(), Content::Bytes(&index)));
         files.push(("oci-layout".into(), Content::Bytes(documents::LAYOUT_TEXT.as_bytes())));
         if let Some(text) = manifest_json {
@@ -147,14 +174,14 @@ impl Exporter<'_> {
         }
     }
 
-    fn write_directory(&self, packed: &Packed, image: &FinishedImage, path: &Path) -> Result<(), ExportError> {
+    fn write_directory(&self, packed: &Packed<'_>, path: &Path) -> Result<(), ExportError> {
         let failed = |source| ExportError::Write { dest: path.display().to_string(), source };
         if path.exists() && !path.is_dir() {
             return Err(ExportError::NotDirectory { path: path.into() });
         }
         let blobs = path.join("blobs/sha256");
         std::fs::create_dir_all(&blobs).map_err(failed)?;
-        for (name, content) in files_of(packed, image) {
+        for (name, content) in files_of(packed) {
             let file = path.join(name);
             if std::fs::metadata(&file).is_ok_and(|m| m.is_file() && m.len() == content.size()) {
                 continue;
@@ -187,23 +214,21 @@ fn all_names(image: &FinishedImage, output: &ArchiveOutput) -> Vec<String> {
 }
 
 /// The blobs, each once.
-fn files_of<'a>(packed: &'a Packed, image: &'a FinishedImage) -> Vec<(String, Content<'a>)> {
-    let name = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
-    let mut files = vec![
-        (name(&packed.exported.manifest.digest), Content::Bytes(&packed.exported.manifest_bytes)),
-        (name(&packed.exported.config), Content::Bytes(&image.config)),
-    ];
-    for blob in &packed.blobs {
-        let name = name(&blob.descriptor.digest);
+fn files_of<'a>(packed: &'a Packed<'_>) -> Vec<(String, Content<'a>)> {
+    let documents = packed.documents.iter().map(|(digest, bytes)| (digest, Content::Bytes(bytes)));
+    let blobs = packed.blobs.iter().map(|blob| (&blob.descriptor.digest, Content::Blob(blob)));
+    let mut files: Vec<(String, Content<'_>)> = Vec::new();
+    for (digest, content) in documents.chain(blobs) {
+        let name = format!("blobs/sha256/{}", digest.hex());
         if files.iter().all(|(n, _)| *n != name) {
-            files.push((name, Content::Blob(blob)));
+            files.push((name, content));
         }
     }
     files
 }
 
 /// Returns `index.json` with this image added to what the directory holds; entries of the same names are replaced.
-fn merged_index(path: &Path, packed: &Packed) -> Result<Vec<u8>, ExportError> {
+fn merged_index(path: &Path, packed: &Packed<'_>) -> Result<Vec<u8>, ExportError> {
     let new = documents::index_json(&packed.exported.manifest, &packed.exported.names);
     let failed = |source| ExportError::Index { path: path.into(), source };
     let old = match std::fs::read(path.join("index.json")) {

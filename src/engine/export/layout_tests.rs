@@ -110,7 +110,7 @@ fn an_archive_is_read_back_and_written_twice_is_the_same() {
         ("zstd", Compression::Zstd, media::OCI_LAYER_ZSTD),
         ("plain", Compression::Uncompressed, media::OCI_LAYER),
     ] {
-        let exported = bench.exporter().oci(&image, &bench.output(name, compression), &mut io::sink()).unwrap();
+        let exported = bench.exporter().oci(std::slice::from_ref(&image), &bench.output(name, compression), &mut io::sink()).unwrap();
         for tag in ["v1", "v2", "docker.io/library/app:v1", &exported.manifest.digest.to_string()] {
             let back = bench.resolve(name, tag);
             assert_eq!((back.digest, &back.config_bytes), (exported.manifest.digest, &image.config), "{name} {tag}");
@@ -119,7 +119,7 @@ fn an_archive_is_read_back_and_written_twice_is_the_same() {
         }
         // Another store compresses anew and gives the same bytes.
         let other = Bench::new();
-        other.exporter().oci(&other.image(), &other.output(name, compression), &mut io::sink()).unwrap();
+        other.exporter().oci(&[other.image()], &other.output(name, compression), &mut io::sink()).unwrap();
         assert_eq!(std::fs::read(bench.path(name)).unwrap(), std::fs::read(other.path(name)).unwrap(), "{name}");
     }
 }
@@ -128,13 +128,13 @@ fn an_archive_is_read_back_and_written_twice_is_the_same() {
 fn a_layer_once_compressed_is_only_copied() {
     let bench = Bench::new();
     let image = bench.image();
-    bench.exporter().oci(&image, &bench.output("one", Compression::Gzip), &mut io::sink()).unwrap();
+    bench.exporter().oci(std::slice::from_ref(&image), &bench.output("one", Compression::Gzip), &mut io::sink()).unwrap();
     for n in [0, 1] {
         std::fs::remove_dir_all(bench.path(&format!("layer{n}"))).unwrap();
     }
     let mut stdout = Vec::new();
     let output = ArchiveOutput { dest: Destination::Stdout, ..bench.output("", Compression::Gzip) };
-    bench.exporter().oci(&image, &output, &mut stdout).unwrap();
+    bench.exporter().oci(std::slice::from_ref(&image), &output, &mut stdout).unwrap();
     assert_eq!(std::fs::read(bench.path("one")).unwrap(), stdout);
 }
 
@@ -143,7 +143,7 @@ fn a_layer_that_changed_is_an_error_and_leaves_no_archive() {
     let bench = Bench::new();
     let image = bench.image();
     std::fs::write(bench.path("layer1").join("etc/file"), "other").unwrap();
-    let error = bench.exporter().oci(&image, &bench.output("out", Compression::Gzip), &mut io::sink()).unwrap_err();
+    let error = bench.exporter().oci(std::slice::from_ref(&image), &bench.output("out", Compression::Gzip), &mut io::sink()).unwrap_err();
     assert!(matches!(error, ExportError::DiffId { diff_id, .. } if diff_id == image.layers[1].diff_id), "{error:?}");
     assert!(!bench.path("out").exists());
 }
@@ -151,11 +151,11 @@ fn a_layer_that_changed_is_an_error_and_leaves_no_archive() {
 #[test]
 fn base_blobs_stay_as_they_are_and_damaged_ones_never_leave() {
     let bench = Bench::new();
-    bench.exporter().oci(&bench.image(), &bench.output("base", Compression::Zstd), &mut io::sink()).unwrap();
+    bench.exporter().oci(&[bench.image()], &bench.output("base", Compression::Zstd), &mut io::sink()).unwrap();
     let base = bench.resolve("base", "v1");
     let layers = base.layers.iter().map(|l| FinishedLayer::of_base(l, None).unwrap()).collect();
     let image = FinishedImage { config: base.config_bytes.clone(), platform: base.platform.clone(), names: Vec::new(), layers };
-    let exported = bench.exporter().oci(&image, &bench.output("again", Compression::Gzip), &mut io::sink()).unwrap();
+    let exported = bench.exporter().oci(std::slice::from_ref(&image), &bench.output("again", Compression::Gzip), &mut io::sink()).unwrap();
     assert_eq!(exported.manifest.digest, base.digest);
     let mut bytes = std::fs::read(bench.path("base")).unwrap();
     let BlobRef { place: crate::engine::sources::BlobPlace::File { offset, .. }, .. } = base.layers[0].blob.clone().unwrap() else {
@@ -163,7 +163,7 @@ fn base_blobs_stay_as_they_are_and_damaged_ones_never_leave() {
     };
     bytes[usize::try_from(offset).unwrap() + 30] ^= 1;
     std::fs::write(bench.path("base"), bytes).unwrap();
-    let error = bench.exporter().oci(&image, &bench.output("bad", Compression::Gzip), &mut io::sink()).unwrap_err();
+    let error = bench.exporter().oci(std::slice::from_ref(&image), &bench.output("bad", Compression::Gzip), &mut io::sink()).unwrap_err();
     assert!(matches!(error, ExportError::BlobRead { .. }), "{error:?}");
     assert!(!bench.path("bad").exists());
 }
@@ -173,7 +173,7 @@ fn a_docker_archive_is_both_and_loads_with_its_names() {
     let bench = Bench::new();
     let image = bench.image();
     let output = ArchiveOutput { names: vec!["extra".into()], ..bench.output("docker", Compression::Gzip) };
-    let exported = bench.exporter().docker(&image, &output, &mut io::sink()).unwrap();
+    bench.exporter().docker(&image, &output, &mut io::sink()).unwrap();
     let files = members(&bench.path("docker"));
     let [entry] = docker::parse(&files["manifest.json"]).unwrap().try_into().unwrap();
     assert_eq!(entry.repo_tags, ["app:v1", "localhost:5000/team/app:v2", "extra:latest"]);
@@ -181,7 +181,7 @@ fn a_docker_archive_is_both_and_loads_with_its_names() {
     let other = Bench::new();
     let loaded = other.sources().load(&bench.path("docker"), &image.platform).unwrap();
     let names = ["docker.io/library/app:v1", "localhost:5000/team/app:v2", "docker.io/library/extra:latest"].map(String::from);
-    assert_eq!(loaded, [crate::engine::sources::Loaded { image: exported.config, names: names.into() }]);
+    assert_eq!(loaded, [crate::engine::sources::Loaded { image: Digest::of(&image.config), names: names.into() }]);
     let source = ImageSource::Reference("app:v1".into());
     let back = other.sources().resolve(&ImageRequest { source, platform: image.platform.clone() }).unwrap();
     assert_eq!(back.config_bytes, image.config);
@@ -193,10 +193,10 @@ fn a_directory_takes_several_images() {
     let bench = Bench::new();
     let mut image = bench.image();
     let output = ArchiveOutput { directory: true, ..bench.output("dir", Compression::Gzip) };
-    let first = bench.exporter().oci(&image, &output, &mut io::sink()).unwrap();
+    let first = bench.exporter().oci(std::slice::from_ref(&image), &output, &mut io::sink()).unwrap();
     image.names = vec!["docker.io/library/app:v1".into()];
     image.config.insert(1, b' ');
-    let second = bench.exporter().oci(&image, &output, &mut io::sink()).unwrap();
+    let second = bench.exporter().oci(std::slice::from_ref(&image), &output, &mut io::sink()).unwrap();
     for (tag, want) in [("v1", &second), ("v2", &first)] {
         let back = bench.resolve("dir", tag);
         assert_eq!(back.digest, want.manifest.digest, "{tag}");
@@ -204,17 +204,42 @@ fn a_directory_takes_several_images() {
     }
     // The same once more changes nothing.
     let before = std::fs::read(bench.path("dir/index.json")).unwrap();
-    bench.exporter().oci(&image, &output, &mut io::sink()).unwrap();
+    bench.exporter().oci(std::slice::from_ref(&image), &output, &mut io::sink()).unwrap();
     assert_eq!(std::fs::read(bench.path("dir/index.json")).unwrap(), before);
+}
+
+#[test]
+fn images_for_several_platforms_share_an_index() {
+    let bench = Bench::new();
+    let amd64 = bench.image();
+    let mut arm64 = FinishedImage { platform: Platform::new("linux", "arm64", ""), ..amd64.clone() };
+    arm64.config.insert(1, b' ');
+    let images = [amd64.clone(), arm64.clone()];
+    let exported = bench.exporter().oci(&images, &bench.output("both", Compression::Gzip), &mut io::sink()).unwrap();
+    assert_eq!(exported.manifest.media_type, media::OCI_INDEX);
+    let files = members(&bench.path("both"));
+    let Ok(Index { manifests, .. }) = documents::parse_index(&files[&format!("blobs/sha256/{}", exported.manifest.digest.hex())]) else {
+        panic!("the index can be read")
+    };
+    let platforms: Vec<_> = manifests.iter().map(|d| d.platform.clone().unwrap()).collect();
+    assert_eq!(platforms, images.clone().map(|i| i.platform));
+    // Two configurations, two manifests, the index, and the two layers once.
+    assert_eq!(files.keys().filter(|n| n.starts_with("blobs/sha256/") && !n.ends_with('/')).count(), 7);
+    for image in images {
+        let source = ImageSource::OciLayout { path: bench.path("both").to_string_lossy().into_owned(), tag: "v1".into() };
+        let back = bench.sources().resolve(&ImageRequest { source, platform: image.platform.clone() }).unwrap();
+        assert_eq!(back.config_bytes, image.config);
+        bench.verify(&back);
+    }
 }
 
 #[test]
 fn metadata_has_buildkits_keys() {
     let bench = Bench::new();
-    let exported = bench.exporter().describe(&bench.image(), Compression::Gzip).unwrap();
+    let exported = bench.exporter().oci(&[bench.image()], &bench.output("one", Compression::Gzip), &mut io::sink()).unwrap();
     let metadata = exported.metadata();
     let keys: Vec<&str> = metadata.keys().map(String::as_str).collect();
-    assert_eq!(keys, ["containerimage.config.digest", "containerimage.descriptor", "containerimage.digest", "image.name"]);
+    assert_eq!(keys, ["containerimage.descriptor", "containerimage.digest", "image.name"]);
     assert_eq!(metadata["containerimage.descriptor"]["mediaType"], media::OCI_MANIFEST);
     assert_eq!(metadata["containerimage.descriptor"]["digest"], metadata["containerimage.digest"]);
 }

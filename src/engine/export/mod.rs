@@ -87,15 +87,11 @@ impl FinishedLayer {
     }
 }
 
-/// What an image's export made.
+/// What an export made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exported {
-    /// The manifest, with its platform.
+    /// The manifest, with its platform; of images for several platforms their index.
     pub manifest: Descriptor,
-    /// The manifest, byte for byte.
-    pub manifest_bytes: Vec<u8>,
-    /// The configuration's digest: the image's id.
-    pub config: Digest,
     /// The names that it was exported under.
     pub names: Vec<String>,
 }
@@ -109,7 +105,6 @@ impl Exported {
             descriptor.as_object_mut().expect("a descriptor is an object").insert("annotations".into(), annotation);
         }
         let mut out = Map::new();
-        out.insert("containerimage.config.digest".into(), json!(self.config));
         out.insert("containerimage.descriptor".into(), descriptor);
         out.insert("containerimage.digest".into(), json!(self.manifest.digest));
         if !self.names.is_empty() {

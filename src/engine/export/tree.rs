@@ -1,23 +1,22 @@
-//! `type=tar` and `type=local`: the image's file system without layers.
+//! `type=tar` and `type=local`: the images' file systems without layers.
 //!
-//! The caller shows the merged tree (`snapshot::Driver::mount_readonly`). A directory is filled through the same
+//! The caller shows the merged trees (`snapshot::Driver::mount_readonly`) and says where each goes. A directory is filled through the same
 //! code that unpacks hostile archives, so links that lie in the destination are replaced and never followed.
 
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use super::destination::Sink;
 use super::{ExportError, Exporter};
 use crate::engine::request::Destination;
-use crate::layer::{self, ExtractOptions, LayerError, Limits};
+use crate::layer::{self, ExtractOptions, LayerError, Limits, Placed};
 use crate::path::{Ownership, Root};
 
 impl Exporter<'_> {
-    /// Writes the tree as one tar, times no later than `clamp_epoch`.
+    /// Writes the trees as one tar, times no later than `clamp_epoch`.
     pub fn tar(
         &self,
-        root: impl AsFd,
+        trees: &[Placed<'_>],
         clamp_epoch: Option<i64>,
         destination: &Destination,
         stdout: &mut dyn Write,
@@ -25,7 +24,7 @@ impl Exporter<'_> {
         let mut sink = Sink::open(destination, stdout)?;
         let dest = sink.name();
         let task = self.progress.begin(format!("write {dest}"));
-        let written = layer::flatten(root, clamp_epoch, sink.writer());
+        let written = layer::flatten(trees, clamp_epoch, sink.writer());
         self.progress.end(task);
         written.map_err(|e| match e {
             LayerError::Write { source } => ExportError::Write { dest, source },
@@ -34,16 +33,10 @@ impl Exporter<'_> {
         sink.finish()
     }
 
-    /// Copies the tree into a directory, which is made when missing and merged into when not.
+    /// Copies the trees into a directory, which is made when missing and merged into when not.
     ///
     /// `owner` is who gets all files; none: those that the image says, which needs the right to.
-    pub fn local(
-        &self,
-        root: impl AsFd + Sync,
-        clamp_epoch: Option<i64>,
-        path: &Path,
-        owner: Option<(u32, u32)>,
-    ) -> Result<(), ExportError> {
+    pub fn local(&self, trees: &[Placed<'_>], clamp_epoch: Option<i64>, path: &Path, owner: Option<(u32, u32)>) -> Result<(), ExportError> {
         let failed = |source| ExportError::Write { dest: path.display().to_string(), source };
         std::fs::create_dir_all(path).map_err(failed)?;
         let dest = Root::open(path).map_err(|source| ExportError::Directory { path: path.into(), source })?;
@@ -52,7 +45,7 @@ impl Exporter<'_> {
         let outcome = std::thread::scope(|scope| {
             let source = scope.spawn(|| {
                 let mut out = io::BufWriter::with_capacity(256 << 10, writer);
-                let bytes = layer::flatten(&root, clamp_epoch, &mut out)?;
+                let bytes = layer::flatten(trees, clamp_epoch, &mut out)?;
                 out.flush().map_err(|source| LayerError::Write { source })?;
                 Ok::<u64, LayerError>(bytes)
             });

@@ -95,7 +95,7 @@ fn export(bench: &Bench, image: &ResolvedImage, names: &[&str], to: &Path, direc
     let finished = FinishedImage { config: image.config_bytes.clone(), platform: image.platform.clone(), names, layers };
     let dest = Destination::Path(to.into());
     let output = ArchiveOutput { dest, names: Vec::new(), compression: Compression::Gzip, directory };
-    Exporter { store: &bench.store, progress: &Silent }.oci(&finished, &output, &mut std::io::sink()).unwrap();
+    Exporter { store: &bench.store, progress: &Silent }.oci(&[finished], &output, &mut std::io::sink()).unwrap();
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Written and read back: by ourselves, by GNU tar, by Python.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
@@ -213,7 +214,7 @@ fn a_tree_flattens_to_one_tar() {
     fs::create_dir(a.join("d")).unwrap();
     fs::write(a.join("d/f"), "1").unwrap();
     let mut tar = Vec::new();
-    let bytes = flatten(&root, Some(0), &mut tar).unwrap();
+    let bytes = flatten(&[Placed { below: String::new(), dir: root.as_fd() }], Some(0), &mut tar).unwrap();
     assert_eq!(bytes, tar.len() as u64);
     let mut reader = TarReader::new(tar.as_slice());
     let mut names = Vec::new();

@@ -6,9 +6,11 @@
 
 mod build;
 mod cache;
+mod checks;
 mod faults;
 mod hostile;
 mod judges;
+mod platforms;
 mod registry;
 mod run;
 mod sandbox_battery;

@@ -132,9 +132,9 @@ impl Model {
 
 impl Step {
     fn new(info: &StepInfo) -> Self {
-        let stage = if info.stage.is_empty() { String::new() } else { format!("{} ", info.stage) };
+        let place: String = info.platform.iter().chain(Some(&info.stage)).filter(|t| !t.is_empty()).map(|t| format!("{t} ")).collect();
         Self {
-            title: text::one_line(&format!("[{stage}{}/{}] {}", info.number, info.of, info.title)),
+            title: text::one_line(&format!("[{place}{}/{}] {}", info.number, info.of, info.title)),
             state: State::Waiting,
             reason: None,
             since: Duration::ZERO,

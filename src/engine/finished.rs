@@ -1,0 +1,82 @@
+//! The image that a platform's finished nodes make: configuration, base layers, built layers.
+
+use crate::digest::DiffId;
+use crate::graph::{NodeId, PlannedHistory, StagePlan};
+use crate::snapshot::ReadOnlyTree;
+
+use super::assemble::{BuiltLayer, assemble};
+use super::error::BuildError;
+use super::export::{FinishedImage, FinishedLayer, LayerSource};
+use super::session::Build;
+use super::sources::ResolvedImage;
+
+impl Build<'_> {
+    /// Returns the image that the finished nodes make, without names.
+    pub fn finished_image(&self) -> Result<FinishedImage, BuildError> {
+        let plan = &self.graph.stages[self.graph.target];
+        let base = self.inputs.image(self.graph, plan.base);
+        let base_ids: Vec<DiffId> = base.map(|b| b.layers.iter().map(|l| l.diff_id).collect()).unwrap_or_default();
+        let mut layers: Vec<FinishedLayer> = base.map(|b| self.base_layers(b)).transpose()?.unwrap_or_default();
+        let plan = &self.with_unnamed_layers(plan);
+        let mut built = Vec::new();
+        for node in plan.history.iter().filter_map(|h| h.node) {
+            let (layer, finished) = self.built_layer(node)?;
+            built.push(layer);
+            layers.push(finished);
+        }
+        let config = assemble(plan, &base_ids, &built, self.epoch, self.engine.now_secs());
+        // Among several an image stands for the platform that was asked for, whatever its last FROM says.
+        let platform = if self.several { self.platform.clone() } else { plan.platform.clone() };
+        Ok(FinishedImage { config: config.to_json(), platform, names: Vec::new(), layers })
+    }
+
+    /// Returns the plan with a history entry for each layer: a stage that starts from a directory begins with one that
+    /// no instruction made.
+    fn with_unnamed_layers(&self, plan: &StagePlan) -> StagePlan {
+        let mut plan = plan.clone();
+        let mut at = Some(plan.last);
+        while let Some(node) = at {
+            if self.result(node).layer.is_some() && !plan.history.iter().any(|h| h.node == Some(node)) {
+                let created_by = self.graph.nodes[node.0].title.clone();
+                plan.history.insert(0, PlannedHistory { created_by, node: Some(node), author: None });
+            }
+            at = self.graph.nodes[node.0].parent;
+        }
+        plan
+    }
+
+    fn base_layers(&self, base: &ResolvedImage) -> Result<Vec<FinishedLayer>, BuildError> {
+        let mut layers = Vec::with_capacity(base.layers.len());
+        for layer in &base.layers {
+            let dir = if layer.blob.is_none() { self.engine.store.layer_dir(&layer.id)? } else { None };
+            let finished = FinishedLayer::of_base(layer, dir);
+            layers.push(
+                finished.ok_or_else(|| BuildError::plain(format!("layer {} of {} has gone from the store", layer.diff_id, base.origin)))?,
+            );
+        }
+        Ok(layers)
+    }
+
+    fn built_layer(&self, node: NodeId) -> Result<(BuiltLayer, FinishedLayer), BuildError> {
+        let result = self.result(node);
+        let layer = result.layer.expect("a node in the history made a layer");
+        let (diff_id, _) = self.diff_id(&layer.id)?;
+        let path = self.engine.store.layer_dir(&layer.id)?;
+        let path = path.ok_or_else(|| BuildError::plain(format!("layer {} has gone from the store", layer.id)))?;
+        let source = LayerSource::Directory { path, clamp_epoch: self.epoch };
+        let built = BuiltLayer { diff_id, created_secs: result.created_secs };
+        Ok((built, FinishedLayer { id: layer.id, diff_id, source }))
+    }
+
+    /// Returns the image's file system, merged.
+    pub fn result_tree(&self) -> Result<ReadOnlyTree, BuildError> {
+        let last = self.graph.stages[self.graph.target].last;
+        let lowers = self.lowers(&self.result(last).chain)?;
+        self.driver()?.mount_readonly(&lowers).map_err(|e| BuildError::caused("mounting the result", &e))
+    }
+
+    /// Returns the image that the result stands on.
+    pub fn result_base(&self) -> Option<&ResolvedImage> {
+        self.inputs.image(self.graph, self.graph.stages[self.graph.target].base)
+    }
+}
