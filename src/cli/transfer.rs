@@ -8,6 +8,7 @@ use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::stored;
+use crate::engine::cancel::CancelToken;
 use crate::engine::event::{Event, Observer};
 use crate::engine::sources::{Policy, Progress as Tell, Sources};
 use crate::registry::{Client, RegistryConfig};
@@ -18,12 +19,13 @@ use crate::ui::progress::{Mode, Progress};
 pub struct Tasks {
     observer: Arc<dyn Observer>,
     started: Mutex<Vec<Instant>>,
+    cancel: CancelToken,
 }
 
 impl Tasks {
-    /// Tells `observer`.
-    pub fn new(observer: Arc<dyn Observer>) -> Self {
-        Self { observer, started: Mutex::default() }
+    /// Tells `observer`, and ends when `cancel` says so.
+    pub fn new(observer: Arc<dyn Observer>, cancel: CancelToken) -> Self {
+        Self { observer, started: Mutex::default(), cancel }
     }
 }
 
@@ -34,6 +36,9 @@ impl Tell for Tasks {
         started.push(Instant::now());
         self.observer.event(Event::TaskStarted(task, title));
         task
+    }
+    fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
     }
     fn advance(&self, task: usize, done: u64, total: Option<u64>) {
         self.observer.event(Event::TaskProgress(task, done, total));
@@ -56,7 +61,7 @@ pub fn with_sources<T>(
     let client = Client::new(registry_config(&session.env));
     let mode = if quiet { Mode::Quiet } else { Mode::Auto.resolve(session.env.can_redraw()) };
     let progress = Progress::start(mode, session.stderr);
-    let tasks = Tasks::new(progress.clone());
+    let tasks = Tasks::new(progress.clone(), CancelToken::new());
     let policy = Policy { pull, offline: false, now_secs: session.env.now_secs };
     let host_path = search_path(&session.env);
     let sources = Sources { store: &store, client: &client, policy, host_path: &host_path, progress: &tasks };

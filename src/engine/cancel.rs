@@ -27,6 +27,11 @@ impl CancelToken {
         self.0.load(Ordering::SeqCst) != 0
     }
 
+    /// Returns a reader that fails once the end was asked for.
+    pub fn reading<R>(&self, inner: R) -> Reading<R> {
+        Reading { inner, cancel: self.clone() }
+    }
+
     /// Returns the signal that asked for the end.
     pub fn signal(&self) -> Option<i32> {
         i32::try_from(self.0.load(Ordering::SeqCst)).ok().filter(|s| *s != 0)
@@ -35,6 +40,20 @@ impl CancelToken {
     /// Returns the number that a signal handler may set to the signal's number.
     pub fn cell(&self) -> Arc<AtomicUsize> {
         self.0.clone()
+    }
+}
+
+/// See [`CancelToken::reading`].
+#[derive(Debug)]
+pub struct Reading<R> {
+    inner: R,
+    cancel: CancelToken,
+}
+
+impl<R: std::io::Read> std::io::Read for Reading<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        // Not `Interrupted`: that kind is tried again.
+        if self.cancel.is_cancelled() { Err(std::io::Error::other("interrupted")) } else { self.inner.read(buffer) }
     }
 }
 
@@ -49,5 +68,16 @@ mod tests {
         assert_eq!((other.is_cancelled(), other.signal()), (false, None));
         token.cancel(15);
         assert_eq!((other.is_cancelled(), other.signal()), (true, Some(15)));
+    }
+
+    #[test]
+    fn a_reader_fails_once_its_token_is_cancelled() {
+        use std::io::Read as _;
+        let token = CancelToken::new();
+        let mut reader = token.reading(&b"ab"[..]);
+        let mut byte = [0];
+        assert_eq!((reader.read(&mut byte).unwrap(), byte), (1, *b"a"));
+        token.cancel(15);
+        assert_eq!(reader.read(&mut byte).unwrap_err().kind(), std::io::ErrorKind::Other);
     }
 }

@@ -46,7 +46,7 @@ impl Build<'_> {
     /// its tar and the image's digest, stay as they were.
     pub fn commit(&self, id: NodeId, dir: &Path, decision: &Decision, took: Duration, keep: Keep) -> Result<Made, BuildError> {
         let store = self.engine.store;
-        let failed = |e: &dyn std::error::Error| self.failed(id, "keeping the step's result", e);
+        let failed = |e: &(dyn std::error::Error + 'static)| self.failed(id, "keeping the step's result", e);
         let (changes, digests) = digest(dir, self.epoch).map_err(|e| failed(&e))?;
         let layer = LayerId::Content(digests.content);
         let earlier = store.layer_dir(&layer).map_err(|e| failed(&e))?;
@@ -74,7 +74,7 @@ impl Build<'_> {
     /// Returns a built layer's diff ID and tar size under this build's clamp.
     pub fn diff_id(&self, layer: &LayerId) -> Result<(DiffId, u64), BuildError> {
         let store = self.engine.store;
-        let failed = |e: &dyn std::error::Error| BuildError::caused(format!("digesting layer {layer}"), e);
+        let failed = |e: &(dyn std::error::Error + 'static)| BuildError::caused(format!("digesting layer {layer}"), e);
         if let Some(known) = store.diff_id(layer, self.epoch).map_err(|e| failed(&e))? {
             return Ok(known);
         }

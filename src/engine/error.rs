@@ -30,8 +30,13 @@ impl BuildError {
     }
 
     /// Makes an error without a place from an error and all its causes.
-    pub fn caused(doing: impl std::fmt::Display, error: &dyn std::error::Error) -> Self {
-        Self::plain(format!("{doing}: {}", chain(error)))
+    pub fn caused(doing: impl std::fmt::Display, error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::plain(format!("{doing}: {}", chain(error))).advised(error)
+    }
+
+    /// Adds what to do about `error`, the cause, where that is always the same.
+    pub fn advised(self, error: &(dyn std::error::Error + 'static)) -> Self {
+        if is_full_disk(error) { self.hint(FULL_DISK) } else { self }
     }
 
     /// Adds what to do about it.
@@ -51,6 +56,23 @@ impl From<Diagnostic> for BuildError {
     }
 }
 
+const FULL_DISK: &str = "the file system of the store or of the output has no space or no inodes left (df -h, df -i): \
+                         `ply prune --all` frees what the cache holds, --store takes another place";
+
+fn is_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        let errno = io.or_else(|| error.downcast_ref::<rustix::io::Errno>().map(|e| e.raw_os_error()));
+        if matches!(errno, Some(libc::ENOSPC | libc::EDQUOT)) {
+            return true;
+        }
+        // An error inside an `io::Error` is not its source.
+        next = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref).map_or_else(|| error.source(), |e| Some(e));
+    }
+    false
+}
+
 /// Returns an error's text with those of its causes, each once.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -64,4 +86,24 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_has_advice_however_deep_it_lies() {
+        let full = || std::io::Error::from_raw_os_error(libc::ENOSPC);
+        let wrapped = std::io::Error::other(full());
+        let store = crate::store::StoreError::Io { doing: "writing", path: "/x".into(), source: full() };
+        let hint = |error: &(dyn std::error::Error + 'static)| match BuildError::caused("copying", error) {
+            BuildError::Plain { hint, .. } => hint,
+            _ => None,
+        };
+        for error in [&full() as &dyn std::error::Error, &wrapped, &store, &rustix::io::Errno::DQUOT] {
+            assert_eq!(hint(error).as_deref(), Some(FULL_DISK), "{error}");
+        }
+        assert_eq!(hint(&std::io::Error::from_raw_os_error(libc::EIO)), None);
+    }
 }

@@ -31,8 +31,12 @@ impl Build<'_> {
         } else {
             None
         };
-        let context =
-            CopyContext { users: users.as_ref().unwrap_or(&root), ownership: self.engine.ownership, now: self.time_of_new_files() };
+        let context = CopyContext {
+            users: users.as_ref().unwrap_or(&root),
+            ownership: self.engine.ownership,
+            now: self.time_of_new_files(),
+            cancel: &self.engine.cancel,
+        };
         copy::execute(op, files, &mut [], &root, &context).map_err(|e| self.copy_error(id, op, &e))
     }
 
@@ -54,6 +58,6 @@ impl Build<'_> {
             Some(CopySource::Path(_, span) | CopySource::Http(_, span) | CopySource::Git(_, span)) => *span,
             _ => self.graph.nodes[id.0].span,
         };
-        Diagnostic::error(&self.graph.source, span, chain(&error.cause)).into()
+        BuildError::from(Diagnostic::error(&self.graph.source, span, chain(&error.cause))).advised(&error.cause)
     }
 }

@@ -174,6 +174,8 @@ pub fn build(
     inputs.save_stat_caches()?;
     builds.iter().try_for_each(Build::save_uses)?;
     let outcome = ran.and_then(|()| engine.go_on()).and_then(|()| Results::of(engine, request, &builds)?.write(stdout));
+    // Who is cancelled fails in the middle of something; that is no news.
+    let outcome = outcome.map_err(|e| if engine.cancel.is_cancelled() { BuildError::Cancelled } else { e });
     log::write(&builds, start, &outcome)?;
     engine.store.flush()?;
     outcome

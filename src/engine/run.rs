@@ -24,6 +24,8 @@ use super::session::Build;
 
 /// passwd and group files beyond this are an attack, not a list of users (BuildKit's limit).
 const MAX_USER_FILE_BYTES: u64 = 10 << 20;
+const APT_SETTINGS: &str = "/etc/apt/apt.conf.d";
+const APT_AS_ROOT: &str = "APT::Sandbox::User \"root\";\n";
 /// How often a waiting step looks whether the build was cancelled.
 const CANCEL_POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
@@ -33,7 +35,8 @@ impl Build<'_> {
         let root = self.root(id, prepared)?;
         let user = self.user(id, op, &root)?;
         let mut kept = Kept::default();
-        let (mounts, secret_env) = self.mounts(id, op, staging, &mut kept)?;
+        let (mut mounts, secret_env) = self.mounts(id, op, staging, &mut kept)?;
+        mounts.extend(self.apt_without_its_user(&root));
         let mut env: Vec<(String, String)> = op.env.iter().chain(&op.proxy_env).cloned().chain(secret_env).collect();
         if !env.iter().any(|(k, _)| k == "HOME") {
             env.push(("HOME".into(), user.home.clone()));
@@ -64,6 +67,16 @@ impl Build<'_> {
         let exit = end?;
         removed.map_err(|e| self.failed(id, "removing mount points", &e))?;
         self.judge(id, op, exit)
+    }
+
+    /// Returns a file that keeps apt from becoming another user for its downloads: where all changes of identity only
+    /// seem to work it looks again, and gives up. Mounted while the step runs, so it is in no layer.
+    fn apt_without_its_user(&self, root: &Root) -> Option<MountSpec> {
+        let is_asked = self.engine.ownership == Ownership::Recorded && root.resolve(APT_SETTINGS.as_bytes()).is_ok();
+        is_asked.then(|| {
+            let source = MountSource::File { content: APT_AS_ROOT.into(), mode: 0o644, uid: 0, gid: 0 };
+            MountSpec::new(format!("{APT_SETTINGS}/99plywood-one-id"), source).readonly().plain_files()
+        })
     }
 
     fn user(&self, id: NodeId, op: &RunOp, root: &Root) -> Result<ResolvedUser, BuildError> {

@@ -147,9 +147,9 @@ impl<'a> Build<'a> {
     }
 
     /// Places an error and its causes at a node's instruction.
-    pub fn failed(&self, node: NodeId, doing: &str, error: &dyn std::error::Error) -> BuildError {
+    pub fn failed(&self, node: NodeId, doing: &str, error: &(dyn std::error::Error + 'static)) -> BuildError {
         let text = chain(error);
-        self.at(node, if doing.is_empty() { text } else { format!("{doing}: {text}") })
+        self.at(node, if doing.is_empty() { text } else { format!("{doing}: {text}") }).advised(error)
     }
 
     /// Returns how root file systems are put together here; tried out at the first need.

@@ -126,6 +126,11 @@ impl Child<'_> {
             Op::Limit { resource, limit } => set_limit(*resource, *limit),
             Op::WorkingDirectory(path) => self.enter(path),
             Op::BoundCapabilities(set) => process::bound_capabilities(*set),
+            Op::Scope => {
+                // Kernels without it, or an outer filter: the host's daemons must mind themselves then.
+                let _ = process::scope_sockets_and_signals();
+                Ok(())
+            }
             Op::NoNewPrivs => process::no_new_privs(),
             Op::Filter { fake_ownership: true } => process::load_filter(&self.setup.filters.fake_ownership),
             Op::Filter { fake_ownership: false } => process::load_filter(&self.setup.filters.default),
@@ -284,10 +289,21 @@ impl Child<'_> {
         mount::attach(copy, place)
     }
 
+    /// Makes the root the root, and takes away all that lies on top of it.
+    ///
+    /// That is the old root, and what [`Op::AttachOverOldRoot`] put over that: one detaching takes only the uppermost.
+    /// A mount left there is out of sight, but `/..` leads to it, and so to the whole host; hence asked, not counted.
     fn pivot(&self) -> Result<()> {
         file::change_directory(self.setup.root)?;
         mount::pivot_here()?;
-        mount::detach_here()
+        let root = mount::mount_id(self.setup.root, c"")?;
+        for _ in 0..DETACHED_MAX {
+            if mount::mount_id(self.setup.root, c"/..")? == root {
+                return Ok(());
+            }
+            mount::detach_here()?;
+        }
+        Err(Errno(libc::EXDEV))
     }
 
     /// The path is resolved without magic links, then reachability is checked: CVE-2024-21626.
@@ -335,6 +351,8 @@ impl Child<'_> {
 }
 
 const PROC_MAGIC: u64 = 0x9fa0;
+/// More than is ever attached over the old root, and that itself.
+const DETACHED_MAX: usize = 8;
 
 fn ignore_existing(result: Result<()>) -> Result<()> {
     if result == Err(Errno(libc::EEXIST)) { Ok(()) } else { result }

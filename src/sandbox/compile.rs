@@ -231,6 +231,11 @@ fn identity(spec: &SandboxSpec, ops: &mut Vec<Op>) {
         ops.push(Op::NoNewPrivs);
     }
     if !spec.insecure {
+        // Needs CAP_SYS_ADMIN as the filter does. The host's network has the host's abstract sockets in it
+        // (CVE-2020-15257: a daemon that trusts whoever reaches one).
+        if spec.network == Network::Host || spec.host.proc == ProcSource::Host {
+            ops.push(Op::Scope);
+        }
         ops.push(Op::BoundCapabilities(capabilities));
         ops.push(Op::Filter { fake_ownership: spec.fake_ownership });
     }

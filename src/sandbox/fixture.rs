@@ -32,3 +32,11 @@ pub(crate) fn busybox_root() -> tempfile::TempDir {
     std::fs::write(root.path().join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n").unwrap();
     root
 }
+
+/// The names in a directory as `ls` prints them.
+pub(crate) fn listing(directory: &Path) -> String {
+    let mut names: Vec<String> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap() + "\n").collect();
+    names.sort();
+    names.concat()
+}

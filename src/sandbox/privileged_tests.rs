@@ -188,3 +188,23 @@ fn privileged_no_network_is_loopback_alone_and_no_mount_is_left() {
     assert!(!root.path().join("f").exists());
     assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
 }
+
+#[test]
+fn privileged_nothing_of_the_old_root_lies_on_the_new_one() {
+    if skip() {
+        return;
+    }
+    // A file mount puts one more mount over the old root; the first versions then left that in place.
+    for files in 0..3 {
+        let root = busybox_root();
+        std::fs::write(root.path().join("f"), "").unwrap();
+        let before = crate::sandbox::fixture::listing(root.path());
+        let mut spec = spec(root.path(), &["sh", "-c", "ls /..; ls -d /../bin/busybox; grep -cE '^([^ ]+ ){4}/ ' /proc/self/mountinfo"]);
+        for _ in 0..files {
+            let source = MountSource::File { content: Vec::new(), mode: 0o644, uid: 0, gid: 0 };
+            spec.mounts.push(MountSpec::new("/f", source));
+        }
+        let (text, exit) = output(spec);
+        assert_eq!((text, exit.unwrap()), (format!("{before}/../bin/busybox\n1\n"), Exit::Code(0)), "{files} files");
+    }
+}

@@ -116,6 +116,7 @@ pub enum Op {
     Mask(CString),
     Protect(CString),
     RootReadOnly,
+    /// Afterwards nothing lies on the new root, whatever was attached over the old one.
     Pivot,
     RaiseLoopback,
     Hostname(CString),
@@ -126,6 +127,8 @@ pub enum Op {
     WorkingDirectory(CString),
     BoundCapabilities(u64),
     NoNewPrivs,
+    /// Abstract sockets and processes outside the sandbox can no longer be reached; Linux 6.12, nothing before.
+    Scope,
     /// Loads the system call filter; with the rules of `fake_ownership` or not.
     Filter {
         fake_ownership: bool,
@@ -253,11 +256,12 @@ impl fmt::Display for Op {
             Self::MakeLink { place, to } => write!(f, "make link {place} -> {}", text(to)),
             Self::CheckFileSystem { path, magic } => write!(f, "check that {} has file system {magic:#x}", text(path)),
             Self::RootReadOnly => f.write_str("make the root read-only"),
-            Self::Pivot => f.write_str("pivot to the new root and detach the old"),
+            Self::Pivot => f.write_str("pivot to the new root and detach all that lies on it"),
             Self::RaiseLoopback => f.write_str("set the loopback interface up"),
             Self::Hostname(name) => write!(f, "set host name {}", text(name)),
             Self::Limit { resource, limit } => write!(f, "set limit {resource} to {}:{}", limit.soft, limit.hard),
             Self::WorkingDirectory(path) => write!(f, "enter {}", text(path)),
+            Self::Scope => f.write_str("keep abstract sockets and signals inside (where possible)"),
             Self::NoNewPrivs => f.write_str("set no_new_privs"),
             Self::DieWithParent => f.write_str("die with the parent"),
             Self::UnblockSignals => f.write_str("unblock all signals"),

@@ -5,7 +5,7 @@
 
 use std::ffi::CStr;
 
-use super::{Fd, Result, descriptor, syscall};
+use super::{Errno, Fd, Result, descriptor, syscall};
 
 /// `MOUNT_ATTR_RDONLY`.
 pub const READ_ONLY: u64 = 0x01;
@@ -119,7 +119,20 @@ pub fn pivot_here() -> Result<()> {
     unsafe { syscall!(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) }.map(drop)
 }
 
-/// umount2(".", `MNT_DETACH`).
+/// The number of the mount that `path` leads to, from `directory` if it is relative; an empty one means `directory`
+/// itself, without what is mounted on it (statx(2), Linux 5.8).
+pub fn mount_id(directory: Fd, path: &CStr) -> Result<u64> {
+    const MNT_ID: u32 = 0x1000; // STATX_MNT_ID, include/uapi/linux/stat.h
+    let mut buffer = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+    // SAFETY: a live C string, and a buffer of the type that statx fills.
+    unsafe { syscall!(libc::SYS_statx, directory, path.as_ptr(), flags, MNT_ID, buffer.as_mut_ptr()) }?;
+    // SAFETY: zeroed, then filled; every bit pattern is a valid `statx`.
+    let buffer = unsafe { buffer.assume_init() };
+    if buffer.stx_mask & MNT_ID == 0 { Err(Errno(libc::ENOSYS)) } else { Ok(buffer.stx_mnt_id) }
+}
+
+/// umount2(".", `MNT_DETACH`): the uppermost mount there.
 pub fn detach_here() -> Result<()> {
     // SAFETY: the path is a static C string.
     unsafe { syscall!(libc::SYS_umount2, c".".as_ptr(), libc::MNT_DETACH) }.map(drop)

@@ -207,7 +207,7 @@ fn execute(
 ) -> Result<BuildOutcome, Failure> {
     let store = Store::open(&session.store()?).map_err(|e| Failure::of(&e))?;
     let client = Client::new(transfer::registry_config(&session.env));
-    let tasks = transfer::Tasks::new(observer.clone());
+    let tasks = transfer::Tasks::new(observer.clone(), cancel.clone());
     let engine = Engine {
         store: &store,
         client: &client,

@@ -10,6 +10,7 @@ use crate::layer::{self, ExtractOptions, Limits, TarReader};
 use crate::path::{self, Attributes, Ownership, Root, printable};
 
 use super::error::CopyCause;
+use crate::engine::cancel::CancelToken;
 
 /// Whether the file, which is at its start before and afterwards, is a tar, compressed or not.
 pub(super) fn recognise(file: &mut File) -> io::Result<bool> {
@@ -25,6 +26,7 @@ pub(super) fn recognise(file: &mut File) -> io::Result<bool> {
 /// the archive says of `./`.
 pub(super) fn unpack(
     file: &File,
+    cancel: &CancelToken,
     shown: &str,
     root: &Root,
     dest: &[u8],
@@ -37,7 +39,7 @@ pub(super) fn unpack(
     let (meta, xattrs) =
         path::inspect(&dir, b"").map_err(|e| CopyCause::Io { action: "examining", path: printable(dest), source: e.into() })?;
     let limits = Limits::default();
-    let (_, plain) = layer::decompress(file.try_clone().map_err(io)?, limits.max_bytes).map_err(io)?;
+    let (_, plain) = layer::decompress(cancel.reading(file.try_clone().map_err(io)?), limits.max_bytes).map_err(io)?;
     layer::extract(plain, root, dest, &ExtractOptions { owner, ownership, limits }).map_err(fail)?;
     let attributes = Attributes { uid: meta.uid, gid: meta.gid, mode: Some(meta.mode), mtime: None, xattrs };
     path::apply(&dir, dest, &attributes, ownership)?;

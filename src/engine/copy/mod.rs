@@ -28,6 +28,7 @@ mod workdir;
 use std::fs::File;
 use std::os::fd::AsFd;
 
+use super::cancel::CancelToken;
 use crate::context::{self, Hashing, Node, SelectError, SelectedSource, Selection, SourceTree, Stamp, Wanted, open_file, resolve};
 use crate::graph::{AddOptions, CopyOp, CopySource};
 use crate::path::{Meta, Ownership, Root, Time, printable, split};
@@ -54,6 +55,8 @@ pub struct CopyContext<'a> {
     pub ownership: Ownership,
     /// The time of what has none of its own: heredocs.
     pub now: Time,
+    /// Whether to end, asked before each file.
+    pub cancel: &'a CancelToken,
 }
 
 /// What ADD got from elsewhere.
@@ -119,7 +122,14 @@ pub fn execute(
         context,
         owner,
         to: Destination::new(dest, &op.dest, Chmod::made_directory(chmod.as_ref()), owner.unwrap_or((0, 0)), context.ownership),
-        placer: Placer { chmod: chmod.as_ref(), owner, ownership: context.ownership, for_image: true, copier: file::Copier::new() },
+        placer: Placer {
+            chmod: chmod.as_ref(),
+            owner,
+            ownership: context.ownership,
+            for_image: true,
+            cancel: Some(context.cancel),
+            copier: file::Copier::new(),
+        },
     };
     for (index, source) in op.sources.iter().enumerate() {
         let fail = |cause| CopyError { index: Some(index), cause };
@@ -190,11 +200,11 @@ impl Step<'_> {
         if !archive::recognise(file).map_err(io)? {
             return Ok(false);
         }
-        let CopyContext { ownership, .. } = *self.context;
+        let CopyContext { ownership, cancel, .. } = *self.context;
         // An archive's destination is a directory, however it is written.
         let written = format!("{}/", self.op.dest);
         let (_, path) = Destination::new(self.dest, &written, UNPACK_MODE, self.owner.unwrap_or((0, 0)), ownership).for_directory()?;
-        archive::unpack(file, shown, self.dest, &path, self.owner, ownership)?;
+        archive::unpack(file, cancel, shown, self.dest, &path, self.owner, ownership)?;
         Ok(true)
     }
 

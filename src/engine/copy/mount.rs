@@ -35,7 +35,7 @@ pub fn stage_bind(tree: &SourceTree, selection: &Selection, staging: &Root, owne
     let name = b"mount".as_slice();
     let dir = staging.try_clone()?.into_fd();
     let spot = Spot { dir, name: name.to_vec(), path: name.to_vec() };
-    let mut placer = Placer { chmod: None, owner: None, ownership, for_image: false, copier: Copier::new() };
+    let mut placer = Placer { chmod: None, owner: None, ownership, for_image: false, cancel: None, copier: Copier::new() };
     let open = |flags| {
         rustix::fs::openat(staging.as_fd(), name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags, Mode::empty())
             .map_err(|e| CopyCause::Path(PathError::Io { doing: "opening", path: printable(name), source: e.into() }))
@@ -60,7 +60,7 @@ pub fn stage_bind(tree: &SourceTree, selection: &Selection, staging: &Root, owne
 /// Copies what `selection` shows, a directory, into the existing directory `root`: the seed of a cache mount.
 pub fn fill(tree: &SourceTree, selection: &Selection, root: &Root, ownership: Ownership) -> Result<(), CopyCause> {
     let Some(source) = selection.sources.first() else { return Err(CopyCause::NotFetched) };
-    let mut placer = Placer { chmod: None, owner: None, ownership, for_image: false, copier: Copier::new() };
+    let mut placer = Placer { chmod: None, owner: None, ownership, for_image: false, cancel: None, copier: Copier::new() };
     let to = root.try_clone()?.into_fd();
     if source.directory {
         return placer.directory(tree, source, to, b"");

@@ -18,6 +18,7 @@ use super::chmod::Chmod;
 use super::dest::Spot;
 use super::error::CopyCause;
 use super::file::{Copier, Fault};
+use crate::engine::cancel::CancelToken;
 
 /// How files are put down.
 pub(super) struct Placer<'a> {
@@ -26,6 +27,8 @@ pub(super) struct Placer<'a> {
     pub(super) ownership: Ownership,
     /// Whether the files become part of a layer, where some names have a meaning.
     pub(super) for_image: bool,
+    /// Whether to end, asked before each file.
+    pub(super) cancel: Option<&'a CancelToken>,
     pub(super) copier: Copier,
 }
 
@@ -117,6 +120,9 @@ impl Placer<'_> {
         in_image: &[u8],
     ) -> Result<(), CopyCause> {
         self.check_name(name, in_image)?;
+        if self.cancel.is_some_and(CancelToken::is_cancelled) {
+            return Err(writing("creating", in_image, Errno::CANCELED));
+        }
         clear(to, name, in_image)?;
         let made = match &entry.node {
             Node::Directory => return Ok(()),

@@ -86,7 +86,8 @@ fn run(op: &CopyOp, from: &Path, dest: &Path) -> Result<(), String> {
 
 fn put(op: &CopyOp, tree: &SourceTree, selection: &Selection, dest: &Path) -> Result<(), String> {
     let root = Root::open(dest).unwrap();
-    let context = CopyContext { users: &root, ownership: ownership(), now: Time { secs: 1_700_000_000, nanos: 0 } };
+    let cancel = CancelToken::new();
+    let context = CopyContext { users: &root, ownership: ownership(), now: Time { secs: 1_700_000_000, nanos: 0 }, cancel: &cancel };
     execute(op, Some((tree, selection)), &mut [], &root, &context).map_err(|e| chain(&e))
 }
 
@@ -369,7 +370,8 @@ fn add_unpacks_archives_and_copy_does_not() {
 fn heredocs_and_downloads_are_files_too() {
     let (_dir, from, to) = places(&[("f", "f")], &[]);
     let root = Root::open(&to).unwrap();
-    let context = CopyContext { users: &root, ownership: ownership(), now: Time { secs: 1_700_000_000, nanos: 0 } };
+    let cancel = CancelToken::new();
+    let context = CopyContext { users: &root, ownership: ownership(), now: Time { secs: 1_700_000_000, nanos: 0 }, cancel: &cancel };
     let mut op = CopyOp { chmod: Some("u+x".into()), ..add(&["f"], "/x/") };
     op.sources.push(CopySource::Inline("EOF".into(), b"hi\n".to_vec()));
     op.sources.push(CopySource::Http("http://h/p".into(), Span::default()));
@@ -451,4 +453,16 @@ fn privileged_a_root_file_systems_owners_and_devices_are_kept() {
         assert_eq!(inspect(Root::open(&to).unwrap(), b"x/null").unwrap().0.rdev, (1, 3));
     }
     assert_eq!(dump(&to), expected);
+}
+
+#[test]
+fn a_cancelled_copy_puts_no_further_file() {
+    let (_dir, from, to) = places(&[("d/a", "1"), ("d/b", "2")], &[]);
+    let (op, tree) = (op(&["d/"], "/"), tree(&from));
+    let selection = select(&op, &tree, later()).unwrap();
+    let (root, cancel) = (Root::open(&to).unwrap(), CancelToken::new());
+    cancel.cancel(2);
+    let context = CopyContext { users: &root, ownership: ownership(), now: Time { secs: 1_700_000_000, nanos: 0 }, cancel: &cancel };
+    execute(&op, Some((&tree, &selection)), &mut [], &root, &context).unwrap_err();
+    assert_eq!(dump(&to), Vec::<String>::new());
 }

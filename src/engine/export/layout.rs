@@ -139,6 +139,9 @@ impl Exporter<'_> {
             let size = content.size();
             out.write_all(header(name, size, tar::EntryType::Regular, 0o644).as_bytes()).map_err(failed)?;
             self.copy(content, dest, &mut |chunk| {
+                if self.progress.is_cancelled() {
+                    return Err(io::Error::other("interrupted"));
+                }
                 out.write_all(chunk)?;
                 done += chunk.len() as u64;
                 self.progress.advance(task, done, Some(total));

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{ExportError, Exporter, FinishedImage, FinishedLayer, GZIP_LEVEL, LayerSource, ZSTD_LEVEL};
 use crate::digest::{DiffId, Digest};
 use crate::engine::request::Compression;
-use crate::engine::sources::{BlobPlace, BlobRef, open_blob};
+use crate::engine::sources::{BlobPlace, BlobRef, Until, open_blob};
 use crate::image::manifest::{Descriptor, LayerPacking, media};
 use crate::layer::{self, LayerError, Limits, compress};
 use crate::path::Root;
@@ -106,7 +106,7 @@ fn make(exporter: &Exporter<'_>, layer: &FinishedLayer, wanted: Compression) -> 
             let outcome = compress_to(exporter, layer, wanted, writer, complete);
             outcome.map_err(|e| (e, complete.load(Ordering::SeqCst)))
         });
-        let stored = exporter.store.put_blob(&mut Whole { reader, complete }, None);
+        let stored = exporter.store.put_blob(&mut Until { inner: Whole { reader, complete }, progress: exporter.progress }, None);
         match producer.join().map_err(|_| compressing(io::Error::other("the compressing thread panicked")))? {
             Ok(()) => Ok(stored?),
             // The store's own failure closes the pipe, and the producer then fails as its consequence.

@@ -11,7 +11,7 @@ use crate::image::platform::Platform;
 use crate::registry::RegistryError;
 use crate::store::{ImageLayer, LayerBlob, NewImage, StoreError};
 
-use super::{Progress, SourceError, Sources};
+use super::{Progress, SourceError, Sources, Until};
 
 /// How a blob is labelled in the store that came with an image.
 pub(super) const ORIGINAL: &str = "original";
@@ -61,6 +61,7 @@ fn keep_blob(sources: &Sources<'_>, name: &str, descriptor: &Descriptor, open: &
     }
     let task = sources.progress.begin(format!("{name}: layer {}", &descriptor.digest.hex()[..12]));
     let outcome = open(descriptor).and_then(|inner| {
+        let inner = Until { inner, progress: sources.progress };
         let mut reader = Watched { inner, done: 0, total: descriptor.size, task, progress: sources.progress };
         let expected = (&descriptor.digest, descriptor.size);
         sources.store.put_blob(&mut reader, Some(expected)).map_err(|e| take_out(name, e))
@@ -81,7 +82,7 @@ fn take_out(name: &str, error: StoreError) -> SourceError {
 }
 
 struct Watched<'a> {
-    inner: Box<dyn Read + Send + 'a>,
+    inner: Until<'a, Box<dyn Read + Send + 'a>>,
     done: u64,
     total: u64,
     task: usize,

@@ -18,7 +18,7 @@ use crate::layer::{self, Codec, LayerError};
 use super::descend;
 use super::keep::{self, Incoming};
 use super::layout::{Archive, Layout};
-use super::{ResolvedImage, SourceError, Sources, unpack};
+use super::{BlobPlace, BlobRef, ResolvedImage, SourceError, Sources, unpack};
 
 /// An image that was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +89,11 @@ impl Sources<'_> {
 
     /// Copies a resolved image's blobs into the store, and the image with them; what is there already costs nothing.
     pub fn keep_resolved(&self, image: &ResolvedImage) -> Result<Digest, SourceError> {
+        let is_file = |blob: &BlobRef| matches!(blob.place, BlobPlace::File { .. });
+        if !image.layers.is_empty() && !image.layers.iter().filter_map(|l| l.blob.as_ref()).any(is_file) {
+            // The store has it all, and knows it better: layers that were built here are directories without a blob.
+            return Ok(Digest::of(&image.config_bytes));
+        }
         let blobs = || image.layers.iter().filter_map(|l| l.blob.as_ref().map(|b| (l.diff_id, b)));
         let incoming = Incoming {
             config: &image.config_bytes,

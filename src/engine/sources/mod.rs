@@ -62,6 +62,23 @@ pub trait Progress: Sync {
     fn advance(&self, task: usize, done: u64, total: Option<u64>);
     /// It is done, or has failed.
     fn end(&self, task: usize);
+    /// Returns whether work shall end where it is: whoever reads for long asks.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Fails once the work shall end.
+pub(in crate::engine) struct Until<'a, R> {
+    pub inner: R,
+    pub progress: &'a dyn Progress,
+}
+
+impl<R: std::io::Read> std::io::Read for Until<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        // Not `Interrupted`: that kind is tried again.
+        if self.progress.is_cancelled() { Err(std::io::Error::other("interrupted")) } else { self.inner.read(buffer) }
+    }
 }
 
 /// Tells nobody.

@@ -19,7 +19,7 @@ use crate::snapshot::Driver;
 use crate::store::{LayerBlob, LayerFacts, Store, VerifyingReader};
 
 use super::keep::{self, ORIGINAL};
-use super::{BlobPlace, BlobRef, ResolvedLayer, SourceError, Sources};
+use super::{BlobPlace, BlobRef, ResolvedLayer, SourceError, Sources, Until};
 
 /// How many layers are unpacked at once; each also has threads of its own for reading and hashing.
 const PARALLEL: usize = 3;
@@ -86,8 +86,9 @@ impl Sources<'_> {
         std::fs::create_dir(&dir).map_err(SourceError::io(&dir))?;
         let root = Root::open(&dir).map_err(|e| failed(e.into()))?;
         let limits = Limits::default();
-        let (_, tar) = layer::decompress(open_blob(self.store, blob)?, limits.max_bytes.saturating_mul(2))
-            .map_err(|source| failed(LayerError::Read { source }))?;
+        let (_, tar) =
+            layer::decompress(Until { inner: open_blob(self.store, blob)?, progress: self.progress }, limits.max_bytes.saturating_mul(2))
+                .map_err(|source| failed(LayerError::Read { source }))?;
         let unpacked: Unpacked = layer::unpack(tar, &root, &UnpackOptions { below, ownership, limits }).map_err(failed)?;
         if unpacked.diff_id != diff_id {
             return Err(SourceError::DiffId { diff_id, found: unpacked.diff_id });

@@ -141,3 +141,15 @@ fn secrets_are_seen_by_the_step_and_nowhere_else() {
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
     assert_eq!(w.ply(&["history", "--no-trunc", "t"]).ok().stdout.matches("3141592").count(), 0);
 }
+
+#[test]
+fn a_built_image_stays_whole_as_the_base_of_others() {
+    let w = World::new();
+    w.image("FROM base\nRUN echo below > /below\n").ok();
+    w.file("f", "f").file("Dockerfile", "FROM t\nCOPY f /f\n").build(&["-t", "u"]).ok();
+    for image in ["t", "u"] {
+        assert_eq!(w.ply(&["run", "--rm", image, "cat", "/below"]).ok().stdout, "below\n", "{image}");
+    }
+    w.file("Dockerfile", "FROM t\nRUN cat /below\n").build(&["--no-cache"]).ok();
+    w.ply(&["fsck"]).ok();
+}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{World, mounts, processes};
+use super::{World, is_root, mounts, processes, program, skipped};
 
 /// Starts a build whose RUN prints `ready` and then ignores signals, and returns once it runs.
 fn hanging_build(w: &World) -> std::process::Child {
@@ -77,4 +77,41 @@ fn prune_and_du_and_fsck_tell_and_free() {
     w.ply(&["fsck", "--deep"]).ok();
     w.image("FROM base\nRUN echo again > /a\n").ok();
     assert_eq!(w.out(&["cat", "/a"]), "again\n");
+}
+
+/// A small file system; unmounted when dropped.
+struct Small<'a>(&'a std::path::Path);
+
+impl<'a> Small<'a> {
+    fn mount(path: &'a std::path::Path, options: &str) -> Option<Self> {
+        std::fs::create_dir_all(path).unwrap();
+        let done = program("mount", &["-t", "tmpfs", "-o", options, "small", path.to_str().unwrap()])?;
+        (done.code == Some(0)).then_some(Self(path))
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        let _ = program("umount", &["-l", self.0.to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn privileged_a_full_disk_is_an_error_with_advice_and_the_store_stays_whole() {
+    if !is_root() {
+        return skipped("needs root, to mount");
+    }
+    for (options, files, size) in [("size=24m", 1, 40 << 20), ("size=200m,nr_inodes=300", 500, 1)] {
+        let w = World::new();
+        let store = w.path("store");
+        let Some(_small) = Small::mount(&store, options) else { return skipped("tmpfs can't be mounted") };
+        for n in 0..files {
+            w.file(&format!("big/{n}"), &"x".repeat(size));
+        }
+        w.file("Dockerfile", "FROM base\nCOPY big /big\n").build(&[]).fails(1).says("No space left on device").says("ply prune");
+        assert_eq!(std::fs::read_dir(store.join("tmp")).unwrap().count(), 0, "{options}");
+        w.ply(&["fsck"]).ok();
+        w.image("FROM base\nRUN echo small > /small\n").ok();
+        assert_eq!(w.out(&["cat", "/small"]), "small\n", "{options}");
+    }
 }

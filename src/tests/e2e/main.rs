@@ -8,12 +8,14 @@ mod build;
 mod cache;
 mod checks;
 mod faults;
+mod hostile;
 mod judges;
 mod metamorphic;
 mod platforms;
 mod random;
 mod registry;
 mod run;
+mod sandbox_battery;
 mod sharing;
 mod users;
 

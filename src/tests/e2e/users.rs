@@ -8,10 +8,10 @@ use super::{Done, World, is_root, program, skipped};
 const TEXT: &str = "FROM base\nWORKDIR /w\nCOPY --chown=5:6 --chmod=640 f .\nRUN echo built > out && mkdir -p a/b && ln out a/b/hard\nCMD [\"cat\",\"out\"]\n";
 
 /// An account that exists for one test.
-struct Account(String);
+pub(super) struct Account(String);
 
 impl Account {
-    fn new(tag: &str, ranges: bool) -> Option<Self> {
+    pub(super) fn new(tag: &str, ranges: bool) -> Option<Self> {
         let name = format!("ply{tag}{}", std::process::id() % 100_000);
         let flags: &[&str] = if ranges { &[] } else { &["-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0"] };
         let made: Done = Command::new("useradd").args(["-m"]).args(flags).arg(&name).output().ok()?.into();
@@ -20,6 +20,10 @@ impl Account {
             return None;
         }
         Some(Self(name))
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.0
     }
 }
 
