@@ -91,20 +91,30 @@ impl Build<'_> {
         let slot = Slot { inputs: KeyInputs { platform: node.platform.clone(), parent, step }, sources: names };
         let slot_id = self.slot_id(id);
         let parent = self.parent_name(id);
-        let found = self.find(id, &slot, &parent)?;
+        let found = self.find(id, &slot, &parent, selection.as_ref())?;
         Ok(Some(Decision { slot, slot_id, selection, found }))
     }
 
     /// Looks the record up, or tells why there is none.
-    fn find(&self, id: NodeId, slot: &Slot, parent: &Parent) -> Result<Result<Box<Record>, Reason>, BuildError> {
+    fn find(
+        &self,
+        id: NodeId,
+        slot: &Slot,
+        parent: &Parent,
+        selection: Option<&Selection>,
+    ) -> Result<Result<Box<Record>, Reason>, BuildError> {
         let store = self.engine.store;
         let failed = |e| BuildError::caused("asking the cache", &e);
         let key = slot.inputs.key();
-        if self.uncached(id) && !self.shared.has_made(&key) {
-            return Ok(Err(Reason::NoCache));
-        }
-        if let Some(record) = store.lookup(&key).map_err(failed)? {
+        let unwanted = self.uncached(id) && !self.shared.has_made(&key);
+        if !unwanted && let Some(record) = store.lookup(&key).map_err(failed)? {
             return Ok(Ok(Box::new(record)));
+        }
+        if let Some(selection) = selection {
+            self.keep_files(selection)?;
+        }
+        if unwanted {
+            return Ok(Err(Reason::NoCache));
         }
         let old = self.past(id)?;
         let lists = |tree: &ContentDigest| store.files(tree).ok().flatten();
@@ -246,7 +256,10 @@ impl Build<'_> {
             None if effort == Effort::Cheap && matches!(op.from, FileTree::Node(_)) => return Ok(None),
             None => {
                 let made = self.select(id, op)?;
-                self.keep_files(&made)?;
+                // A context's are kept when they are needed, on a miss: every build would write them else.
+                if matches!(op.from, FileTree::Node(_)) {
+                    self.keep_files(&made)?;
+                }
                 let found = Remembered { matches: matches_of(op, &made) };
                 self.remember(memory.as_deref(), &found)?;
                 selection = Some(made);
