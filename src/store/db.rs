@@ -15,6 +15,9 @@ use super::{Result, Store, StoreError};
 /// How long a write waits for another process's transaction, which takes milliseconds.
 const BUSY: Duration = Duration::from_secs(20);
 
+/// How long the log may get: some twenty builds' worth of rows, read in well under a millisecond.
+const LOG_BYTES: u64 = 256 << 10;
+
 /// The first change to the schema also changes the store's format number.
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS blobs(digest TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL) WITHOUT ROWID;
@@ -47,11 +50,30 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     let db = Connection::open_with_flags(path, flags).map_err(StoreError::index("opening the database"))?;
     db.busy_timeout(BUSY).map_err(StoreError::index("setting the timeout"))?;
     db.pragma_update(None, "synchronous", "NORMAL").map_err(StoreError::index("setting synchronous"))?;
-    // The log is folded into the file once it is long, not (with two syncs) by whoever closes last: a build in which
-    // nothing changed lasts milliseconds.
+    // Not (with two syncs) by whoever closes last: a build in which nothing changed lasts milliseconds. See `fold_log`.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(StoreError::index("setting up the log"))?;
     db.set_prepared_statement_cache_capacity(64);
     Ok(db)
+}
+
+/// Folds the log into the file when it has grown; a process that uses the store at the same time may put it off.
+///
+/// It has to be emptied now and then: who opens the store alone reads the whole log, and does not know how much of it
+/// is in the file already (walIndexRecover forgets nBackfill), so SQLite itself would let it grow for ever.
+pub(super) fn fold_log(db: &Connection, path: &Path) -> Result<()> {
+    let log = path.with_extension("db-wal");
+    if std::fs::metadata(log).map_or(0, |m| m.len()) < LOG_BYTES {
+        return Ok(());
+    }
+    let failed = StoreError::index("folding the log");
+    db.busy_timeout(Duration::ZERO).map_err(StoreError::index("setting the timeout"))?;
+    // The row that it gives says whether it was put off: nothing to be done about that.
+    let folded = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    db.busy_timeout(BUSY).map_err(StoreError::index("setting the timeout"))?;
+    match folded {
+        Err(e) if e.sqlite_error_code() != Some(rusqlite::ErrorCode::DatabaseBusy) => Err(failed(e)),
+        _ => Ok(()),
+    }
 }
 
 /// Makes the index, or completes one whose making was interrupted. The caller holds the creation lock.

@@ -96,6 +96,7 @@ impl Store {
         let existed = check_format(root)?;
         let db_path = root.join("index.db");
         let db = if existed { db::open(&db_path)? } else { create(root, &db_path)? };
+        db::fold_log(&db, &db_path)?;
         let committer = commit::Committer::new(OwnedFd::from(dir), db_path, durability);
         let collection = lock::CollectionLock::open(root)?;
         let store = Self { root: root.to_path_buf(), db: Mutex::new(db), committer, session: Mutex::new(None), collection };
