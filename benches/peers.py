@@ -21,6 +21,11 @@ import argparse, io, json, os, shutil, signal, statistics, subprocess, sys, tarf
 STEPS = 50
 
 
+def tag(dockerfile):
+    """A name a Dockerfile: a build in which nothing changed must not find its name on another image."""
+    return "bench-" + os.path.basename(dockerfile).split(".")[0].lower()
+
+
 class Builder:
     """One builder: its commands as argument lists. Storage is below `top`."""
     name = ""
@@ -65,7 +70,7 @@ class Ply(Builder):
 
     def build(self, context, dockerfile, cold):
         flags = ["--no-cache"] if cold else []
-        return self.argv("build", "--progress=plain", "--network=host", "--allow=network.host", *flags, "-t", "bench", "-f", dockerfile, context)
+        return self.argv("build", "--progress=plain", "--network=host", "--allow=network.host", *flags, "-t", tag(dockerfile), "-f", dockerfile, context)
 
 
 class Buildah(Builder):
@@ -91,7 +96,7 @@ class Buildah(Builder):
         flags = ["--no-cache"] if cold else []
         if self.runtime and self.isolation == "oci":
             flags += ["--runtime", self.runtime]
-        return self.argv("bud", "--layers", "--pull-never", "--network=host", f"--isolation={self.isolation}", *flags, "-t", "bench", "-f", dockerfile, context)
+        return self.argv("bud", "--layers", "--pull-never", "--network=host", f"--isolation={self.isolation}", *flags, "-t", tag(dockerfile), "-f", dockerfile, context)
 
     def close(self):
         """Removes containers of failed builds and takes back the storage's bind mount onto itself."""
@@ -139,7 +144,7 @@ class Docker(Builder):
 
     def build(self, context, dockerfile, cold):
         flags = ["--no-cache"] if cold else []
-        return [self.program, "build", "--progress=plain", "--network=host", *flags, "-t", "bench", "-f", dockerfile, context]
+        return [self.program, "build", "--progress=plain", "--network=host", *flags, "-t", tag(dockerfile), "-f", dockerfile, context]
 
     def version(self):
         form = "client {{.Client.Version}}, daemon {{.Server.Version}}"
