@@ -47,14 +47,20 @@ static int reach(const char *name)
 
 static int reach_own(void)
 {
+    // Abstract names belong to the network namespace, which is the host's: batteries side by side must not share one.
+    struct stat ns;
+    char name[64];
+    if (stat("/proc/self/ns/mnt", &ns) < 0)
+        return -1;
+    snprintf(name, sizeof name, "ply-own-%lu", (unsigned long)ns.st_ino);
     socklen_t length;
-    struct sockaddr_un a = address("ply-own", &length);
+    struct sockaddr_un a = address(name, &length);
     int s = socket(AF_UNIX, SOCK_STREAM, 0);
     if (bind(s, (void *)&a, length) < 0 || listen(s, 1) < 0)
         return -1;
     int pid = fork();
     if (pid == 0)
-        _exit(reach("ply-own") < 0);
+        _exit(reach(name) < 0);
     int status;
     waitpid(pid, &status, 0);
     return status == 0 ? 0 : -1;
