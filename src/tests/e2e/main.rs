@@ -156,8 +156,11 @@ fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-fn mounts() -> String {
-    std::fs::read_to_string("/proc/self/mountinfo").unwrap()
+/// Returns what is mounted, but for what other tests mount in their own directories meanwhile.
+fn mounts(w: &World) -> Vec<String> {
+    let own = w.dir.path().to_str().unwrap();
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    text.lines().filter(|l| l.contains(own) || !l.contains("/ply-e2e-")).map(str::to_string).collect()
 }
 
 /// Returns the commands of processes whose environment or arguments name `mark`.
