@@ -40,7 +40,7 @@ pub fn run(args: &ImportArgs, session: &Session) -> Result<(), Failure> {
         message: args.message.clone(),
         platform: args.platform.clone().unwrap_or_else(Platform::host),
     };
-    let image = transfer::with_sources(session, true, false, |sources, _| {
+    let image = transfer::interruptible(session, true, false, |sources, _| {
         if args.file == "-" {
             return sources.import(std::io::stdin(), &request).map_err(|e| Failure::of(&e));
         }

@@ -30,7 +30,7 @@ pub fn run(args: &LoadArgs, session: &Session) -> Result<(), Failure> {
         return Err(Failure::message("standard input is a terminal").status(USAGE).hint("name an archive with --input, or redirect one"));
     }
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
-    let loaded = transfer::with_sources(session, args.quiet, false, |sources, _| {
+    let loaded = transfer::interruptible(session, args.quiet, false, |sources, _| {
         match &args.input {
             Some(path) => sources.load(&session.env.directory.join(path), &platform),
             None => sources.load_stream(std::io::stdin(), &platform),

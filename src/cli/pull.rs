@@ -29,7 +29,7 @@ pub struct PullArgs {
 pub fn run(args: &PullArgs, session: &Session) -> Result<(), Failure> {
     let reference = Reference::parse(&args.name).map_err(|e| Failure::of(&e))?.tagged();
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
-    transfer::with_sources(session, args.quiet, true, |sources, store| {
+    transfer::interruptible(session, args.quiet, true, |sources, store| {
         let request = ImageRequest { source: ImageSource::Reference(reference.to_string()), platform };
         let image = sources.resolve(&request).map_err(|e| Failure::of(&e))?;
         if reference.digest().is_none() {

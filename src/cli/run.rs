@@ -9,6 +9,7 @@ use clap::Args;
 use crate::cli::failure::{Failure, RUN_FAILED};
 use crate::cli::session::Session;
 use crate::cli::{stored, transfer, values};
+use crate::engine::cancel::CancelToken;
 use crate::engine::sources::{ResolvedImage, Sources};
 use crate::graph::{ImageRequest, ImageSource, NetworkMode};
 use crate::image::platform::Platform;
@@ -112,7 +113,8 @@ fn run_container(args: &RunArgs, session: &Session) -> Result<u8, Failure> {
     let identity = session.enter()?;
     let ownership = Session::ownership(&identity);
     let always = args.pull == "always";
-    transfer::with_sources(session, true, always, |sources, store| {
+    // Signals are the container's: the runner passes them on.
+    transfer::with_sources(session, true, always, &CancelToken::new(), |sources, store| {
         let image = resolve(args, sources, store)?;
         let driver = driver(store, ownership)?;
         let mut lowers = sources.ensure_layers(&image.layers, &driver, ownership).map_err(|e| Failure::of(&e))?;

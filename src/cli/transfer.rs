@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
-use crate::cli::stored;
+use crate::cli::{interrupt, stored};
 use crate::engine::cancel::CancelToken;
 use crate::engine::event::{Event, Observer};
 use crate::engine::sources::{Policy, Progress as Tell, Sources};
@@ -50,18 +50,34 @@ impl Tell for Tasks {
     }
 }
 
+/// Runs a command's `work` with sources that ask registries when `pull` says so; a signal ends it in order, with 128 + n.
+pub fn interruptible<T>(
+    session: &Session,
+    quiet: bool,
+    pull: bool,
+    work: impl FnOnce(&Sources<'_>, &Store) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let cancel = interrupt::install()?;
+    let result = with_sources(session, quiet, pull, &cancel, work);
+    match (result, interrupt::status(&cancel)) {
+        (Err(_), Some(status)) => Err(Failure::message("interrupted").status(status)),
+        (result, _) => result,
+    }
+}
+
 /// Runs `work` with sources that ask registries when `pull` says so, showing progress on standard error.
 pub fn with_sources<T>(
     session: &Session,
     quiet: bool,
     pull: bool,
+    cancel: &CancelToken,
     work: impl FnOnce(&Sources<'_>, &Store) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let store = stored::open(session)?;
     let client = Client::new(registry_config(&session.env));
     let mode = if quiet { Mode::Quiet } else { Mode::Auto.resolve(session.env.can_redraw()) };
     let progress = Progress::start(mode, session.stderr);
-    let tasks = Tasks::new(progress.clone(), CancelToken::new());
+    let tasks = Tasks::new(progress.clone(), cancel.clone());
     let policy = Policy { pull, offline: false, now_secs: session.env.now_secs };
     let host_path = search_path(&session.env);
     let sources = Sources { store: &store, client: &client, policy, host_path: &host_path, progress: &tasks };

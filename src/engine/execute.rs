@@ -98,7 +98,7 @@ impl Build<'_> {
         let mut keep = Keep::Record;
         match &node.op {
             Op::Run(op) => {
-                self.run(id, op, &prepared, &staging)?;
+                self.run(id, op, &prepared)?;
                 if !self.mounts_are_as_keyed(id, op, decision) {
                     keep = Keep::LayerOnly;
                     let title = &node.title;

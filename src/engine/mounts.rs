@@ -1,40 +1,30 @@
 //! The mounts of a RUN: from what the graph says to what the sandbox takes.
 
+use std::any::Any;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::graph::{FileTree, Mount, MountKind, NodeId, RunOp, Sharing};
 use crate::path::{Attributes, Root};
 use crate::sandbox::{MountSource, MountSpec};
-use crate::store::{CacheMount, MountSharing, Staging, StoreError};
+use crate::store::{MountSharing, Staging, StoreError};
 
 use super::copy;
 use super::error::BuildError;
 use super::request::SecretSource;
 use super::session::Build;
-use super::trees::Tree;
 
 /// The largest secret (BuildKit's limit).
 const MAX_SECRET_BYTES: u64 = 500 * 1024;
 
-/// What must live as long as the step.
+/// What must live as long as the step: mounted trees, locks of cache mounts, working directories. Nobody looks at it.
 #[derive(Default)]
-pub(super) struct Kept {
-    _trees: Vec<Tree>,
-    _caches: Vec<CacheMount>,
-    _stages: Vec<Staging>,
-}
+pub(super) struct Kept(Vec<Box<dyn Any>>);
 
 impl Build<'_> {
     /// Returns a step's mounts in order, and the variables that hold secrets.
     #[allow(clippy::type_complexity)] // a list and a list, used once
-    pub fn mounts(
-        &self,
-        id: NodeId,
-        op: &RunOp,
-        _staging: &Staging,
-        kept: &mut Kept,
-    ) -> Result<(Vec<MountSpec>, Vec<(String, String)>), BuildError> {
+    pub fn mounts(&self, id: NodeId, op: &RunOp, kept: &mut Kept) -> Result<(Vec<MountSpec>, Vec<(String, String)>), BuildError> {
         let mut mounts = self.name_files(id, op)?;
         let mut env = Vec::new();
         for (name, body) in &op.scripts {
@@ -66,14 +56,14 @@ impl Build<'_> {
             && let Some(fd) = copy::open_bind(tree.files(), &selection).map_err(|e| self.failed(id, "opening a mount's source", &e))?
             && can_clone(&fd)
         {
-            kept._trees.push(tree);
+            kept.0.push(Box::new(tree));
             return Ok(MountSource::Bind { source: fd, recursive: false });
         }
         // What the process writes is thrown away with the copy.
         let (stage, root) = self.empty_directory(id)?;
         let fd = copy::stage_bind(tree.files(), &selection, &root, self.engine.ownership);
         let fd = fd.map_err(|e| self.failed(id, "copying a mount's source", &e))?;
-        kept._stages.push(stage);
+        kept.0.push(Box::new(stage));
         Ok(MountSource::Bind { source: fd, recursive: false })
     }
 
@@ -111,7 +101,7 @@ impl Build<'_> {
         } else {
             root.resolve(source.as_bytes()).map_err(|e| self.failed(id, "in a cache mount", &e))?
         };
-        kept._caches.push(opened);
+        kept.0.push(Box::new(opened));
         Ok(MountSource::Bind { source: fd, recursive: false })
     }
 

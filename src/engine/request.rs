@@ -51,8 +51,6 @@ pub struct BuildRequest {
     pub shm_size_bytes: Option<u64>,
     /// `--ulimit`: name, soft, hard.
     pub ulimits: Vec<(String, u64, u64)>,
-    /// `SOURCE_DATE_EPOCH` as given (build argument, else environment).
-    pub epoch: Option<String>,
     /// `--require-isolation=full`.
     pub require_full_isolation: bool,
     /// `--check`: only the build checks.

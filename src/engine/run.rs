@@ -15,7 +15,6 @@ use crate::sandbox::emulation::Emulator;
 use crate::sandbox::stubs::Stubs;
 use crate::sandbox::{self, Exit, MountSource, MountSpec, Network, Rlimit, RootMount, Running, SandboxError, SandboxSpec, Stdio, UserIds};
 use crate::snapshot::Prepared;
-use crate::store::Staging;
 
 use super::error::BuildError;
 use super::event::{Event, Stream};
@@ -31,11 +30,11 @@ const CANCEL_POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 impl Build<'_> {
     /// Runs a command in a prepared root.
-    pub fn run(&self, id: NodeId, op: &RunOp, prepared: &Prepared, staging: &Staging) -> Result<(), BuildError> {
+    pub fn run(&self, id: NodeId, op: &RunOp, prepared: &Prepared) -> Result<(), BuildError> {
         let root = self.root(id, prepared)?;
         let user = self.user(id, op, &root)?;
         let mut kept = Kept::default();
-        let (mut mounts, secret_env) = self.mounts(id, op, staging, &mut kept)?;
+        let (mut mounts, secret_env) = self.mounts(id, op, &mut kept)?;
         mounts.extend(self.apt_without_its_user(&root));
         let mut env: Vec<(String, String)> = op.env.iter().chain(&op.proxy_env).cloned().chain(secret_env).collect();
         if !env.iter().any(|(k, _)| k == "HOME") {

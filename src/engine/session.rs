@@ -114,7 +114,7 @@ impl<'a> Build<'a> {
                 several: targets.len() > 1,
                 graph,
                 inputs,
-                epoch: graph.epoch.or_else(|| request.epoch.as_deref().and_then(|text| text.parse().ok())),
+                epoch: graph.epoch,
                 results: graph.nodes.iter().map(|_| OnceLock::new()).collect(),
                 decided: graph.nodes.iter().map(|_| Mutex::new(None)).collect(),
                 steps: number(graph, &needed, &mut next),

@@ -1,3 +1,5 @@
+//! Paths below a hostile root: where they lead, what is made, what is removed.
+
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

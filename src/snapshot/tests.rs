@@ -444,32 +444,3 @@ fn trees_deeper_than_descriptors_are_refused_and_not_followed_into_the_ground() 
     assert!(matches!(prepared.finish(), Err(SnapshotError::TooDeep { .. })));
     remove_tree(Root::open(store.dir.path()).unwrap(), b"d2").unwrap();
 }
-
-/// Not a check: prints what an empty step costs. Run by name with `--ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-#[allow(clippy::print_stderr)]
-fn measure_an_empty_step() {
-    let store = Store::new();
-    for driver in drivers(&store).into_iter().filter(|d| d.kind() == DriverKind::Overlay) {
-        let bottom = store.step(&driver, &[], &base);
-        let lowers = vec![store.fresh(), store.fresh(), bottom];
-        let uppers: Vec<_> = (0..200).map(|_| store.fresh()).collect();
-        let (mut prepare, mut finish) = (std::time::Duration::ZERO, std::time::Duration::ZERO);
-        for upper in &uppers {
-            let start = std::time::Instant::now();
-            let prepared = driver.prepare(&lowers, upper).unwrap();
-            prepare += start.elapsed();
-            let start = std::time::Instant::now();
-            let layer = prepared.finish().unwrap();
-            assert!(changes(Root::open(&layer).unwrap()).unwrap().is_empty());
-            finish += start.elapsed();
-        }
-        eprintln!("prepare {:?}, finish {:?}", prepare / 200, finish / 200);
-        let start = std::time::Instant::now();
-        for _ in 0..20 {
-            Driver::detect(store.dir.path(), ownership()).unwrap();
-        }
-        eprintln!("detect {:?}", start.elapsed() / 20);
-    }
-}

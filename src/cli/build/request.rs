@@ -26,7 +26,6 @@ pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<St
         context,
         dockerfile,
         tags: args.tag.clone(),
-        epoch: build_args.get(EPOCH).cloned(),
         build_args,
         build_contexts: pairs("--build-context", &args.build_context)?,
         target: args.target.clone().filter(|t| !t.is_empty()),
@@ -227,9 +226,9 @@ mod tests {
         let got = request(&line, &[("B", "from env"), ("SOURCE_DATE_EPOCH", "5")]).unwrap();
         let want = [("A", "2"), ("B", "from env"), ("D", ""), ("SOURCE_DATE_EPOCH", "5")];
         assert_eq!(got.build_args, want.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
-        assert_eq!(got.epoch.as_deref(), Some("5"));
+        assert_eq!(got.build_args.get(EPOCH).map(String::as_str), Some("5"));
         let got = request(&["--build-arg", "SOURCE_DATE_EPOCH=7", "."], &[("SOURCE_DATE_EPOCH", "5")]).unwrap();
-        assert_eq!(got.epoch.as_deref(), Some("7"));
+        assert_eq!(got.build_args.get(EPOCH).map(String::as_str), Some("7"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::layer::{self, LayerError, Limits};
 use crate::store::StoreError;
 
 use super::keep::{self, Incoming};
-use super::{SourceError, Sources};
+use super::{SourceError, Sources, Until};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -39,7 +39,7 @@ impl Sources<'_> {
         let name = request.name.as_deref().map(Reference::parse).transpose()?.map(|r| r.tagged().to_string());
         let run = run_config(&request.changes)?;
         let failed = |source| SourceError::Archive { source: LayerError::Read { source } };
-        let (_, tar) = layer::decompress(reader, Limits::default().max_bytes).map_err(failed)?;
+        let (_, tar) = layer::decompress(Until { inner: reader, progress: self.progress }, Limits::default().max_bytes).map_err(failed)?;
         let (digest, size) = self.store.put_blob(&mut Marked(tar), None).map_err(read_failure)?;
         if let Err(e) = self.check_tar(&digest) {
             self.store.discard_blob(&digest)?;

@@ -18,7 +18,7 @@ use crate::layer::{self, Codec, LayerError};
 use super::descend;
 use super::keep::{self, Incoming};
 use super::layout::{Archive, Layout};
-use super::{BlobPlace, BlobRef, ResolvedImage, SourceError, Sources, unpack};
+use super::{BlobPlace, BlobRef, ResolvedImage, SourceError, Sources, Until, unpack};
 
 /// An image that was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +48,8 @@ impl Sources<'_> {
     /// Loads an archive that comes as a stream: it is written down first, since its index may come last.
     pub fn load_stream(&self, reader: impl Read + Send, platform: &Platform) -> Result<Vec<Loaded>, SourceError> {
         let failed = |source| SourceError::Archive { source: LayerError::Read { source } };
-        let (_, mut plain) = layer::decompress(reader, layer::Limits::default().max_bytes).map_err(failed)?;
+        let (_, mut plain) =
+            layer::decompress(Until { inner: reader, progress: self.progress }, layer::Limits::default().max_bytes).map_err(failed)?;
         let staging = self.store.stage()?;
         let path = staging.path().join("archive.tar");
         let mut file = std::fs::File::create_new(&path).map_err(SourceError::io(&path))?;

@@ -1,5 +1,6 @@
 //! Builds that are interrupted, killed or broken: what they leave behind.
 
+use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -31,14 +32,14 @@ fn sandbox_runs() -> bool {
 fn signals_end_a_build_soon_and_nothing_stays() {
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
         let w = World::new();
-        let before = mounts();
+        let before = mounts(&w);
         let mut child = hanging_build(&w);
         let start = Instant::now();
         kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(code));
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         assert_eq!(processes(&w.path("store")), Vec::<String>::new());
-        assert_eq!(mounts(), before);
+        assert_eq!(mounts(&w), before);
         assert_eq!(std::fs::read_dir(w.path("store/tmp")).unwrap().count(), 0);
         w.ply(&["fsck"]).ok();
     }
@@ -47,12 +48,12 @@ fn signals_end_a_build_soon_and_nothing_stays() {
 #[test]
 fn a_build_killed_outright_leaves_a_clean_store_that_the_next_build_uses() {
     let w = World::new();
-    let before = mounts();
+    let before = mounts(&w);
     let mut child = hanging_build(&w);
     child.kill().unwrap();
     child.wait().unwrap();
     w.ply(&["fsck"]).ok();
-    assert_eq!(mounts(), before);
+    assert_eq!(mounts(&w), before);
     let done = w.image("FROM base\nRUN echo done-before > /before\nRUN echo after > /after\n").ok();
     assert_eq!(w.out(&["cat", "/before", "/after"]), "done-before\nafter\n", "{}", done.stderr);
     assert_eq!(processes(&w.path("store")), Vec::<String>::new());
@@ -114,4 +115,38 @@ fn privileged_a_full_disk_is_an_error_with_advice_and_the_store_stays_whole() {
         w.image("FROM base\nRUN echo small > /small\n").ok();
         assert_eq!(w.out(&["cat", "/small"]), "small\n", "{options}");
     }
+}
+
+#[test]
+fn a_signal_ends_an_import_and_nothing_stays() {
+    let w = World::new();
+    let mut child = w.command(&["import", "-", "t"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // A file without end: the import is at it whenever the signal comes.
+    let feeder = std::thread::spawn(move || {
+        let mut header = tar::Header::new_ustar();
+        header.set_path("endless").unwrap();
+        header.set_size(1 << 32);
+        header.set_cksum();
+        let zeros = vec![0; 64 << 10];
+        let mut fed = stdin.write_all(header.as_bytes());
+        while fed.is_ok() {
+            fed = stdin.write_all(&zeros);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let blobs = w.path("store/tmp");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while std::fs::read_dir(&blobs).map_or(0, Iterator::count) < 2 {
+        assert!(Instant::now() < deadline, "the import never began");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let start = Instant::now();
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    feeder.join().unwrap();
+    assert_eq!(std::fs::read_dir(blobs).unwrap().count(), 0);
+    w.ply(&["fsck"]).ok();
+    assert_eq!(w.ply(&["images", "-q"]).ok().stdout, "");
 }
