@@ -58,7 +58,7 @@ fn blocking_unless(path: &Path, before_waiting: impl Fn(), give_up: GiveUp<'_>) 
     }
 }
 
-fn open(path: &Path) -> Result<File> {
+pub(super) fn open(path: &Path) -> Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(StoreError::io("opening", path))
 }
 
@@ -72,7 +72,7 @@ const GIVE_UP_POLL: std::time::Duration = std::time::Duration::from_millis(100);
 ///
 /// A thread waits in the kernel. One that nobody waits for any more drops the lock as soon as it gets it: the lock is
 /// the open file's, and that thread is then the last who has it.
-fn wait(file: &File, how: fn(&File) -> io::Result<()>, give_up: GiveUp<'_>) -> io::Result<bool> {
+pub(super) fn wait(file: &File, how: fn(&File) -> io::Result<()>, give_up: GiveUp<'_>) -> io::Result<bool> {
     let waiting = file.try_clone()?;
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::Builder::new().name("lock".into()).spawn(move || {

@@ -55,6 +55,7 @@ fn plan(text: &[u8]) -> Result<BuildGraph, String> {
     for _ in 0..10 {
         match lower(&file, &facts).map_err(|e| e.message)? {
             Lowered::Graph(graph) => return Ok(graph),
+            Lowered::NeedsEpoch(_) => facts.epoch = Some(None),
             Lowered::Needs(needs) => facts.images.extend(needs.into_iter().map(|(request, _)| (request.clone(), base(&request)))),
         }
     }

@@ -141,7 +141,6 @@ pub(in crate::cache) fn singles() -> Vec<(KeyInputs, KeyInputs, &'static str)> {
         change(&mut add);
         Some(add)
     };
-    of_copy("--checksum changed (unset -> \"sha256:0\")", &|c| c.add = add(&|a| a.checksum = Some("sha256:0".into())));
     of_copy("--keep-git-dir changed (unset -> \"on\")", &|c| c.add = add(&|a| a.keep_git_dir = true));
     of_copy("--unpack changed (unset -> \"true\")", &|c| c.add = add(&|a| a.unpack = Some(true)));
     of_copy("--unpack changed (unset -> \"false\")", &|c| c.add = add(&|a| a.unpack = Some(false)));
