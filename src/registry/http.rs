@@ -6,11 +6,13 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ureq::config::Config;
 use ureq::http::{Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body, Proxy};
 
-use super::{RegistryConfig, RegistryError};
+use super::{RegistryConfig, RegistryError, forward};
+use crate::address::redact;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the request's end to the answer's head.
@@ -87,10 +89,17 @@ impl Http {
     }
 
     fn make_agent(&self, tls: bool, proxy: Option<&str>) -> Result<Agent, RegistryError> {
+        if let Some(address) = proxy.filter(|_| !tls).and_then(forward::Proxy::parse) {
+            return Ok(address.agent(self.agent_config(tls, None)?));
+        }
         let proxy = match proxy {
-            Some(p) => Some(Proxy::new(p).map_err(|_| RegistryError::Proxy(p.into()))?),
+            Some(p) => Some(Proxy::new(p).map_err(|_| RegistryError::Proxy(redact(p)))?),
             None => None,
         };
+        Ok(self.agent_config(tls, proxy)?.new_agent())
+    }
+
+    fn agent_config(&self, tls: bool, proxy: Option<Proxy>) -> Result<Config, RegistryError> {
         let mut builder = Agent::config_builder()
             .proxy(proxy)
             .http_status_as_error(false)
@@ -104,7 +113,7 @@ impl Http {
         if tls {
             builder = builder.tls_config(self.tls_config()?);
         }
-        Ok(builder.build().new_agent())
+        Ok(builder.build())
     }
 
     fn tls_config(&self) -> Result<TlsConfig, RegistryError> {

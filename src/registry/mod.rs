@@ -14,6 +14,7 @@ mod auth;
 mod client;
 mod credentials;
 mod error;
+mod forward;
 pub(crate) mod http;
 #[cfg(test)]
 pub(crate) mod testserver;

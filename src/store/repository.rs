@@ -8,7 +8,9 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
+
+use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW};
 
 use super::lock::{self, GiveUp};
 use super::session::remove;
@@ -61,7 +63,9 @@ impl Store {
         let path = dir.join(&name);
         if path.exists() {
             // How long ago it was of use is its modification time.
-            let _ = File::open(&path).and_then(|d| d.set_modified(SystemTime::now()));
+            let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+            let times = Timestamps { last_access: now, last_modification: now };
+            let _ = rustix::fs::utimensat(rustix::fs::CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW);
         } else {
             let staging = self.stage()?;
             fill(staging.path())?;

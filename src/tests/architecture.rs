@@ -67,7 +67,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("context", &["dockerfile", "layer", "snapshot", "digest", "path", "fsio", "sys"]),
     // How it is done and kept.
     ("remote", &["registry", "store", "address", "digest", "path", "fsio", "sys"]),
-    ("registry", &["store", "image", "digest", "path", "fsio", "sys"]),
+    ("registry", &["store", "image", "address", "digest", "path", "fsio", "sys"]),
     ("store", &["image", "layer", "snapshot", "digest", "path", "fsio", "sys"]),
     ("layer", &["snapshot", "digest", "path", "fsio", "sys"]),
     ("snapshot", &["digest", "path", "fsio", "sys"]),

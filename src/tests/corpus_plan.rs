@@ -35,6 +35,7 @@ fn facts() -> Facts {
         allow: vec![Entitlement::NetworkHost, Entitlement::SecurityInsecure],
         add_hosts: Vec::new(),
         no_context: false,
+        epoch: None,
         ignore: None,
     }
 }
