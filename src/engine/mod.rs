@@ -184,8 +184,12 @@ pub fn build(
 /// Gives each platform's nodes their results; a node is named by its build's place and its own.
 fn run_nodes(builds: &[Build<'_>], jobs: Option<usize>) -> Result<(), BuildError> {
     let mut pending = Vec::new();
-    for (at, build) in builds.iter().enumerate() {
-        pending.extend(build.settle()?.into_iter().map(|id| (at, id)));
+    if let Some(first) = builds.first() {
+        let survey = first.engine.store.survey()?;
+        for (at, build) in builds.iter().enumerate() {
+            pending.extend(build.settle()?.into_iter().map(|id| (at, id)));
+        }
+        survey.end()?;
     }
     if pending.is_empty() {
         return Ok(());

@@ -214,6 +214,7 @@ impl Store {
     /// Forgets a layer directory whose content turned out to be wrong, and every record of it.
     pub fn discard_layer(&self, layer: &LayerId) -> Result<()> {
         self.flush()?;
+        self.forget_in_place();
         let id = layer.to_string();
         self.durably("forgetting a layer", |tx| {
             tx.execute("DELETE FROM records WHERE layer=?1", [&id])?;

@@ -230,13 +230,10 @@ impl Store {
     /// To a quarter of an hour: a build that is repeated writes nothing.
     pub fn touch_records(&self, keys: &[CacheKey], now_secs: i64) -> Result<()> {
         const GRAIN_SECS: i64 = 15 * 60;
-        let mut old = Vec::new();
-        for key in keys {
-            let sql = "SELECT 1 FROM records WHERE key=?1 AND last_used<?2";
-            if self.one(sql, params![key.to_string(), now_secs - GRAIN_SECS], |_| Ok(()))?.is_some() {
-                old.push(*key);
-            }
-        }
+        let sql = "SELECT value FROM json_each(?1) WHERE EXISTS(SELECT 1 FROM records WHERE key=value AND last_used<?2)";
+        let wanted = serde_json::to_string(keys).expect("keys are strings");
+        let old = self.all(sql, params![wanted, now_secs - GRAIN_SECS], |r| r.get::<_, String>(0))?;
+        let old = old.iter().map(|k| parsed("cache key", k)).collect::<Result<Vec<CacheKey>>>()?;
         if old.is_empty() { Ok(()) } else { self.committer.push(Row::Used { keys: old, now: now_secs }) }
     }
 
@@ -268,7 +265,7 @@ impl Store {
     /// Stores a value at once, without syncing: for what can be made again.
     pub fn save_blob_row(&self, kind: &str, key: &str, value: &[u8]) -> Result<()> {
         let sql = "INSERT INTO meta VALUES(?1,?2,?3) ON CONFLICT DO UPDATE SET value=?3 WHERE value<>?3";
-        let db = self.db();
+        let db = self.db_to_write();
         let mut statement = db.prepare_cached(sql).map_err(StoreError::index("writing a value"))?;
         statement.execute(params![kind, key, value]).map(drop).map_err(StoreError::index("writing a value"))
     }
@@ -281,7 +278,7 @@ impl Store {
     /// Stores a finished build and returns its number.
     pub fn put_build(&self, build: &BuildRow) -> Result<i64> {
         let doing = "writing a build";
-        let mut db = self.db();
+        let mut db = self.db_to_write();
         let tx = db.transaction().map_err(StoreError::index(doing))?;
         let image = build.image.map(|d| d.to_string());
         tx.execute(
@@ -347,14 +344,14 @@ impl Store {
 
     /// Runs one statement that writes, outside the queue.
     fn write(&self, sql: &str, params: impl rusqlite::Params) -> Result<()> {
-        let db = self.db();
+        let db = self.db_to_write();
         let mut statement = db.prepare_cached(sql).map_err(StoreError::index("writing a row"))?;
         statement.execute(params).map(drop).map_err(StoreError::index("writing a row"))
     }
 
     /// Runs a transaction that is on the disk when this returns: for rows that go before their files do.
     pub(super) fn durably<T>(&self, doing: &'static str, act: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
-        let mut db = self.db();
+        let mut db = self.db_to_write();
         let run = || {
             db.pragma_update(None, "synchronous", "FULL")?;
             let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;

@@ -23,6 +23,10 @@ pub(super) struct Session {
     lock: File,
     next: u64,
     held: HashSet<String>,
+    /// During a survey: what is held already, and still to be written to the lock file.
+    gathered: Option<String>,
+    /// Layers that were held first and found in place then: they stay.
+    in_place: HashSet<LayerId>,
 }
 
 impl Session {
@@ -46,9 +50,14 @@ impl Session {
             };
             if ours {
                 DirBuilder::new().mode(0o700).create(&dir).map_err(StoreError::io("making", &dir))?;
-                return Ok(Self { dir, lock_path, lock, next: 0, held: HashSet::new() });
+                return Ok(Self { dir, lock_path, lock, next: 0, held: HashSet::new(), gathered: None, in_place: HashSet::new() });
             }
         }
+    }
+
+    /// Names layers and blobs in the lock file. The caller has the collection lock.
+    fn write(&mut self, lines: &str) -> Result<()> {
+        self.lock.write_all(lines.as_bytes()).map_err(StoreError::io("writing", &self.lock_path))
     }
 
     fn next_path(&mut self) -> PathBuf {
@@ -113,21 +122,62 @@ impl Store {
 
     fn hold_names(&self, names: impl IntoIterator<Item = String>) -> Result<()> {
         let mut fresh: Vec<String> = names.into_iter().collect();
-        self.with_session(|s| {
+        let done = self.with_session(|s| {
             fresh.retain(|n| !s.held.contains(n));
-            Ok(())
+            if let Some(gathered) = &mut s.gathered {
+                fresh.iter().for_each(|n| push_line(gathered, n));
+                s.held.extend(fresh.drain(..));
+            }
+            Ok(fresh.is_empty())
         })?;
-        if fresh.is_empty() {
+        if done {
             return Ok(());
         }
-        let mut lines = fresh.join("\n");
-        lines.push('\n');
+        let mut lines = String::new();
+        fresh.iter().for_each(|n| push_line(&mut lines, n));
         // The collection lock always before the session's: `prune` needs both, in this order.
         let _no_collection = self.collection.shared()?;
         self.with_session(|s| {
-            s.lock.write_all(lines.as_bytes()).map_err(StoreError::io("writing", &s.lock_path))?;
+            s.write(&lines)?;
             s.held.extend(fresh);
             Ok(())
+        })
+    }
+
+    /// Returns whether a layer was found in place while it was held.
+    pub(super) fn is_in_place(&self, id: &LayerId) -> bool {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|s| s.in_place.contains(id))
+    }
+
+    /// Remembers that a layer is in place, if it is held: no collection will take it away.
+    pub(super) fn note_in_place(&self, id: &LayerId) {
+        if let Some(s) = &mut *self.session.lock().unwrap_or_else(PoisonError::into_inner)
+            && s.held.contains(&id.to_string())
+        {
+            s.in_place.insert(*id);
+        }
+    }
+
+    /// Forgets which layers are in place, when held ones may be taken away all the same.
+    pub(super) fn forget_in_place(&self) {
+        if let Some(s) = &mut *self.session.lock().unwrap_or_else(PoisonError::into_inner) {
+            s.in_place.clear();
+        }
+    }
+
+    /// From here on what is held is written down by [`Store::write_gathered`]. The caller has the collection lock.
+    pub(super) fn begin_gathering(&self) -> Result<()> {
+        self.with_session(|s| {
+            s.gathered.get_or_insert_default();
+            Ok(())
+        })
+    }
+
+    /// Writes down what was held since [`Store::begin_gathering`]. The caller still has the collection lock.
+    pub(super) fn write_gathered(&self) -> Result<()> {
+        self.with_session(|s| match s.gathered.take() {
+            Some(lines) if !lines.is_empty() => s.write(&lines),
+            _ => Ok(()),
         })
     }
 
@@ -213,6 +263,11 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     let dir = File::open(dir).map_err(StoreError::io("opening", dir))?;
     path::remove_tree(&dir, name.as_bytes()).map_err(|source| StoreError::Remove { path: path.into(), source })
+}
+
+fn push_line(lines: &mut String, name: &str) {
+    lines.push_str(name);
+    lines.push('\n');
 }
 
 fn random_name(root: &Path) -> Result<String> {
