@@ -65,6 +65,8 @@ pub type DigestLayer<'a> = &'a dyn Fn(&LayerId, &Path) -> std::result::Result<Co
 impl Store {
     /// Checks the store; builds may go on meanwhile. With [`Depth::Deep`], `digest_layer` reads the layers again.
     pub fn fsck(&self, depth: Depth, digest_layer: DigestLayer<'_>) -> Result<FsckReport> {
+        // The directories themselves are asked, whatever this process saw before.
+        self.forget_in_place();
         self.flush()?;
         let mut report = FsckReport::default();
         let pragma = if depth == Depth::Deep { "PRAGMA integrity_check" } else { "PRAGMA quick_check" };

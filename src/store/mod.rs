@@ -72,6 +72,7 @@ pub struct Store {
     committer: commit::Committer,
     session: Mutex<Option<session::Session>>,
     collection: lock::CollectionLock,
+    ending: session::Ending,
     /// Whether the index has a write-ahead log, so that reading for long keeps nobody waiting.
     has_log: bool,
 }
@@ -103,7 +104,9 @@ impl Store {
         let has_log = db::fold_log(&db, &db_path)?;
         let committer = commit::Committer::new(OwnedFd::from(dir), db_path, durability);
         let collection = lock::CollectionLock::open(root)?;
-        let store = Self { root: root.to_path_buf(), db: Mutex::new(db), committer, session: Mutex::new(None), collection, has_log };
+        let ending = session::Ending::default();
+        let store =
+            Self { root: root.to_path_buf(), db: Mutex::new(db), committer, session: Mutex::new(None), collection, ending, has_log };
         session::reclaim_stale(&store.root)?;
         Ok(store)
     }

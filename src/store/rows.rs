@@ -280,20 +280,7 @@ impl Store {
         let doing = "writing a build";
         let mut db = self.db_to_write();
         let tx = db.transaction().map_err(StoreError::index(doing))?;
-        let image = build.image.map(|d| d.to_string());
-        tx.execute(
-            "INSERT INTO builds(dockerfile,target,started,secs,outcome,image) VALUES(?1,?2,?3,?4,?5,?6)",
-            params![build.dockerfile, build.target, build.started_secs, build.secs, build.outcome, image],
-        )
-        .map_err(StoreError::index(doing))?;
-        let id = tx.last_insert_rowid();
-        for (n, s) in build.steps.iter().enumerate() {
-            tx.execute(
-                "INSERT INTO build_steps VALUES(?1,?2,?3,?4,?5,?6,?7,?8)",
-                params![id, int(n as u64), s.title, s.outcome, s.reason, s.key.map(|k| k.to_string()), s.secs, s.saved_secs],
-            )
-            .map_err(StoreError::index(doing))?;
-        }
+        let id = write_build(&tx, build).map_err(StoreError::index(doing))?;
         tx.commit().map_err(StoreError::index(doing))?;
         Ok(id)
     }
@@ -375,4 +362,22 @@ impl Store {
             None => self.one("SELECT size_bytes FROM blobs WHERE digest=?1", [digest.to_string()], |r| r.get(0).map(uint)),
         }
     }
+}
+
+fn write_build(tx: &Transaction<'_>, build: &BuildRow) -> rusqlite::Result<i64> {
+    let image = build.image.map(|d| d.to_string());
+    tx.prepare_cached("INSERT INTO builds(dockerfile,target,started,secs,outcome,image) VALUES(?1,?2,?3,?4,?5,?6)")?.execute(params![
+        build.dockerfile,
+        build.target,
+        build.started_secs,
+        build.secs,
+        build.outcome,
+        image
+    ])?;
+    let id = tx.last_insert_rowid();
+    let mut step = tx.prepare_cached("INSERT INTO build_steps VALUES(?1,?2,?3,?4,?5,?6,?7,?8)")?;
+    for (n, s) in (0..).zip(&build.steps) {
+        step.execute(params![id, int(n), s.title, s.outcome, s.reason, s.key.map(|k| k.to_string()), s.secs, s.saved_secs])?;
+    }
+    Ok(id)
 }

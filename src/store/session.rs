@@ -10,11 +10,31 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::{Result, Store, StoreError};
 use crate::digest::{Digest, LayerId};
 use crate::path;
+
+/// How long an interrupted process goes on removing its unfinished work; what is left then is the next process's.
+const TIDYING: Duration = Duration::from_secs(1);
+
+/// Whether the process was asked to end, and since when it tidies up. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ending {
+    asked: Arc<OnceLock<Arc<AtomicUsize>>>,
+    since: Arc<OnceLock<Instant>>,
+}
+
+impl Ending {
+    /// Returns whether to leave what is not removed yet.
+    fn is_over(&self) -> bool {
+        let asked = self.asked.get().is_some_and(|a| a.load(Ordering::Relaxed) != 0);
+        asked && self.since.get_or_init(Instant::now).elapsed() > TIDYING
+    }
+}
 
 /// The session of one open store; made by the first need.
 pub(super) struct Session {
@@ -27,10 +47,11 @@ pub(super) struct Session {
     gathered: Option<String>,
     /// Layers that were held first and found in place then: they stay.
     in_place: HashSet<LayerId>,
+    ending: Ending,
 }
 
 impl Session {
-    fn begin(root: &Path) -> Result<Self> {
+    fn begin(root: &Path, ending: Ending) -> Result<Self> {
         loop {
             let name = random_name(root)?;
             let dir = root.join("tmp").join(&name);
@@ -50,7 +71,7 @@ impl Session {
             };
             if ours {
                 DirBuilder::new().mode(0o700).create(&dir).map_err(StoreError::io("making", &dir))?;
-                return Ok(Self { dir, lock_path, lock, next: 0, held: HashSet::new(), gathered: None, in_place: HashSet::new() });
+                return Ok(Self { dir, lock_path, lock, next: 0, held: HashSet::new(), gathered: None, in_place: HashSet::new(), ending });
             }
         }
     }
@@ -69,7 +90,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // What can't be removed now is reclaimed by the next process: the lock is free then.
-        if remove(&self.dir).is_ok() {
+        if remove_unless(&self.dir, &|| self.ending.is_over()).is_ok_and(|all| all) {
             let _ = std::fs::remove_file(&self.lock_path);
         }
     }
@@ -79,6 +100,7 @@ impl Drop for Session {
 #[derive(Debug)]
 pub struct Staging {
     path: PathBuf,
+    ending: Ending,
 }
 
 impl Staging {
@@ -91,7 +113,7 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         // As above: the session's end or the next process tries again.
-        let _ = remove(&self.path);
+        let _ = remove_unless(&self.path, &|| self.ending.is_over());
     }
 }
 
@@ -100,7 +122,13 @@ impl Store {
     pub fn stage(&self) -> Result<Staging> {
         let path = self.temp_path()?;
         DirBuilder::new().mode(0o700).create(&path).map_err(StoreError::io("making", &path))?;
-        Ok(Staging { path })
+        Ok(Staging { path, ending: self.ending.clone() })
+    }
+
+    /// Lets the tidying up of unfinished work take a second at the most once `asked` is not 0 (what a signal handler
+    /// sets). The rest is removed by the next process that opens the store. The first call counts.
+    pub fn end_when(&self, asked: Arc<AtomicUsize>) {
+        let _ = self.ending.asked.set(asked);
     }
 
     /// Returns a fresh path for unfinished work.
@@ -185,7 +213,7 @@ impl Store {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let session = match &mut *session {
             Some(s) => s,
-            none => none.insert(Session::begin(&self.root)?),
+            none => none.insert(Session::begin(&self.root, self.ending.clone())?),
         };
         act(session)
     }
@@ -260,9 +288,14 @@ fn open_lock(path: &Path) -> Result<Option<File>> {
 
 /// Removes a tree that we made, whatever a step put into it; nothing there is fine.
 pub(super) fn remove(path: &Path) -> Result<()> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    remove_unless(path, &|| false).map(drop)
+}
+
+/// As [`remove`]; returns false when `give_up` became true before all was gone.
+fn remove_unless(path: &Path, give_up: &dyn Fn() -> bool) -> Result<bool> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(true) };
     let dir = File::open(dir).map_err(StoreError::io("opening", dir))?;
-    path::remove_tree(&dir, name.as_bytes()).map_err(|source| StoreError::Remove { path: path.into(), source })
+    path::remove_tree_unless(&dir, name.as_bytes(), give_up).map_err(|source| StoreError::Remove { path: path.into(), source })
 }
 
 fn push_line(lines: &mut String, name: &str) {

@@ -206,6 +206,7 @@ fn execute(
     cancel: &CancelToken,
 ) -> Result<BuildOutcome, Failure> {
     let store = Store::open(&session.store()?).map_err(|e| Failure::of(&e))?;
+    store.end_when(cancel.cell());
     let client = Client::new(transfer::registry_config(&session.env));
     let tasks = transfer::Tasks::new(observer.clone(), cancel.clone());
     let engine = Engine {

@@ -150,3 +150,36 @@ fn a_signal_ends_an_import_and_nothing_stays() {
     w.ply(&["fsck"]).ok();
     assert_eq!(w.ply(&["images", "-q"]).ok().stdout, "");
 }
+
+/// Waits until a program has the file open: it is at work on it.
+fn wait_until_open(child: &std::process::Child, file: &str) {
+    let descriptors = format!("/proc/{}/fd", child.id());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let open = || {
+        let links = std::fs::read_dir(&descriptors).into_iter().flatten().flatten();
+        links.filter_map(|l| std::fs::read_link(l.path()).ok()).any(|l| l.ends_with(file))
+    };
+    while !open() {
+        assert!(Instant::now() < deadline, "{file} was never opened");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_signal_ends_the_digesting_of_what_is_big() {
+    // Of holes, so that only reading them takes long: minutes.
+    let (of_the_context, of_a_step) = (World::new(), World::new());
+    std::fs::File::create(of_the_context.path("ctx/big")).unwrap().set_len(1 << 38).unwrap();
+    of_the_context.file("Dockerfile", "FROM base\nCOPY big /big\n");
+    of_a_step.file("Dockerfile", "FROM base\nRUN dd if=/dev/zero of=/big bs=1 count=0 seek=256G\n");
+    for w in [of_the_context, of_a_step] {
+        let mut child = w.build_command(&["-t", "t"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_until_open(&child, "big");
+        let start = Instant::now();
+        kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+        assert_eq!(std::fs::read_dir(w.path("store/tmp")).unwrap().count(), 0);
+        w.ply(&["fsck"]).ok();
+    }
+}
