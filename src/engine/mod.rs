@@ -154,7 +154,9 @@ pub fn build(
     stdout: &mut dyn Write,
 ) -> Result<BuildOutcome, BuildError> {
     let start = Instant::now();
-    let (inputs, targets) = Inputs::gather(engine, request, stdin)?;
+    // Who is cancelled fails in the middle of something; that is no news.
+    let unless_cancelled = |e| if engine.cancel.is_cancelled() { BuildError::Cancelled } else { e };
+    let (inputs, targets) = Inputs::gather(engine, request, stdin).map_err(unless_cancelled)?;
     let findings = inputs::findings(&targets);
     if request.check_only {
         return Ok(BuildOutcome { image: None, findings });
@@ -174,8 +176,7 @@ pub fn build(
     inputs.save_stat_caches()?;
     builds.iter().try_for_each(Build::save_uses)?;
     let outcome = ran.and_then(|()| engine.go_on()).and_then(|()| Results::of(engine, request, &builds)?.write(stdout));
-    // Who is cancelled fails in the middle of something; that is no news.
-    let outcome = outcome.map_err(|e| if engine.cancel.is_cancelled() { BuildError::Cancelled } else { e });
+    let outcome = outcome.map_err(unless_cancelled);
     log::write(&builds, start, &outcome)?;
     engine.store.flush()?;
     outcome

@@ -220,7 +220,8 @@ fn execute(
         clock: SystemTime::now,
         host: OnceLock::new(),
     };
-    engine::build(&engine, request, &mut std::io::stdin(), &mut std::io::stdout()).map_err(failure_of)
+    let mut stdin = interrupt::stdin(|| cancel.is_cancelled());
+    engine::build(&engine, request, &mut stdin, &mut std::io::stdout()).map_err(failure_of)
 }
 
 fn failure_of(error: BuildError) -> Failure {
