@@ -96,12 +96,17 @@ impl Environment {
     pub fn credential_files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         files.extend(self.variable("REGISTRY_AUTH_FILE").map(|f| self.directory.join(f)));
-        let docker = self.variable("DOCKER_CONFIG").map(|d| self.directory.join(d)).or_else(|| self.home().map(|h| h.join(".docker")));
-        files.extend(docker.map(|d| d.join("config.json")));
+        files.extend(self.docker_config());
         files.extend(self.absolute("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json")));
         let config = self.absolute("XDG_CONFIG_HOME").or_else(|| self.home().map(|h| h.join(".config")));
         files.extend(config.map(|d| d.join("containers/auth.json")));
         files
+    }
+
+    /// Returns docker's configuration file.
+    pub fn docker_config(&self) -> Option<PathBuf> {
+        let dir = self.variable("DOCKER_CONFIG").map(|d| self.directory.join(d)).or_else(|| self.home().map(|h| h.join(".docker")));
+        dir.map(|d| d.join("config.json"))
     }
 
     /// Returns the proxy variables that are set (`HTTPS_PROXY=...`), both spellings.

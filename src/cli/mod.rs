@@ -18,12 +18,16 @@ pub mod import;
 pub mod inspect;
 pub mod interrupt;
 pub mod load;
+pub mod login;
+pub mod logout;
 pub mod prune;
 pub mod ps;
 pub mod pull;
+pub mod push;
 pub mod rm;
 pub mod rmi;
 pub mod run;
+pub mod save;
 pub mod session;
 pub mod stored;
 pub mod switch;
@@ -68,8 +72,12 @@ enum Commands {
     Tag(tag::TagArgs),
     Rmi(rmi::RmiArgs),
     Pull(pull::PullArgs),
+    Push(push::PushArgs),
+    Save(save::SaveArgs),
     Load(load::LoadArgs),
     Import(import::ImportArgs),
+    Login(login::LoginArgs),
+    Logout(logout::LogoutArgs),
     Prune(prune::PruneArgs),
     Du(du::DuArgs),
     Fsck(fsck::FsckArgs),
@@ -103,6 +111,8 @@ impl From<Longer> for Commands {
             Longer::Image(ImageCommands::Tag(args)) => Self::Tag(args),
             Longer::Image(ImageCommands::Rm(args)) => Self::Rmi(args),
             Longer::Image(ImageCommands::Pull(args)) => Self::Pull(args),
+            Longer::Image(ImageCommands::Push(args)) => Self::Push(args),
+            Longer::Image(ImageCommands::Save(args)) => Self::Save(args),
             Longer::Image(ImageCommands::Load(args)) => Self::Load(args),
             Longer::Image(ImageCommands::Import(args)) => Self::Import(args),
         }
@@ -131,6 +141,8 @@ enum ImageCommands {
     Rm(rmi::RmiArgs),
     Prune(prune::PruneArgs),
     Pull(pull::PullArgs),
+    Push(push::PushArgs),
+    Save(save::SaveArgs),
     Load(load::LoadArgs),
     Import(import::ImportArgs),
 }
@@ -206,6 +218,10 @@ fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
         Commands::Tag(args) => tag::run(&args, session)?,
         Commands::Rmi(args) => rmi::run(&args, session)?,
         Commands::Pull(args) => pull::run(&args, session)?,
+        Commands::Push(args) => push::run(&args, session)?,
+        Commands::Save(args) => save::run(&args, session)?,
+        Commands::Login(args) => login::run(&args, session)?,
+        Commands::Logout(args) => logout::run(&args, session)?,
         Commands::Load(args) => load::run(&args, session)?,
         Commands::Import(args) => import::run(&args, session)?,
         Commands::Doctor(args) => doctor::run(&args, session)?,

@@ -4,6 +4,8 @@ use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::values;
 use crate::digest::{Digest, LayerId};
+use crate::engine::export::FinishedImage;
+use crate::engine::sources::Sources;
 use crate::image::config::ImageConfig;
 use crate::image::reference::Reference;
 use crate::store::{Image, ImageLayer, Store};
@@ -46,6 +48,16 @@ pub fn name(text: &str) -> Result<Reference, Failure> {
         return Err(Failure::message(format!("`{text}` has a digest: a name that is given has none")));
     }
     Ok(reference.tagged())
+}
+
+/// Returns an image as it goes out, under `names`.
+pub fn exported(text: &str, names: Vec<String>, sources: &Sources<'_>, store: &Store) -> Result<FinishedImage, Failure> {
+    let image = find(store, text)?;
+    store.hold_image(&image).map_err(|e| Failure::of(&e))?;
+    let resolved = sources.stored(&image, text).map_err(|e| Failure::of(&e))?;
+    let gone = || Failure::message(format!("parts of `{}` have gone from the store", crate::ui::text::one_line(text)));
+    let resolved = resolved.ok_or_else(|| gone().hint("`ply fsck` tells which"))?;
+    FinishedImage::of_stored(store, &resolved, names).map_err(|e| Failure::of(&e))
 }
 
 /// Returns an image's configuration.

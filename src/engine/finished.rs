@@ -16,7 +16,11 @@ impl Build<'_> {
         let plan = &self.graph.stages[self.graph.target];
         let base = self.inputs.image(self.graph, plan.base);
         let base_ids: Vec<DiffId> = base.map(|b| b.layers.iter().map(|l| l.diff_id).collect()).unwrap_or_default();
-        let mut layers: Vec<FinishedLayer> = base.map(|b| self.base_layers(b)).transpose()?.unwrap_or_default();
+        let mut layers: Vec<FinishedLayer> = base
+            .map(|b| FinishedLayer::all_of(self.engine.store, b))
+            .transpose()
+            .map_err(|e| BuildError::caused("reading the base image", &e))?
+            .unwrap_or_default();
         let plan = &self.with_unnamed_layers(plan);
         let mut built = Vec::new();
         for node in plan.history.iter().filter_map(|h| h.node) {
@@ -27,7 +31,7 @@ impl Build<'_> {
         let config = assemble(plan, &base_ids, &built, self.epoch, self.engine.now_secs());
         // Among several an image stands for the platform that was asked for, whatever its last FROM says.
         let platform = if self.several { self.platform.clone() } else { plan.platform.clone() };
-        Ok(FinishedImage { config: config.to_json(), platform, names: Vec::new(), layers })
+        Ok(FinishedImage { config: config.to_json(), platform, names: Vec::new(), layers, manifest: None })
     }
 
     /// Returns the plan with a history entry for each layer: a stage that starts from a directory begins with one that
@@ -43,19 +47,6 @@ impl Build<'_> {
             at = self.graph.nodes[node.0].parent;
         }
         plan
-    }
-
-    fn base_layers(&self, base: &ResolvedImage) -> Result<Vec<FinishedLayer>, BuildError> {
-        let mut layers = Vec::with_capacity(base.layers.len());
-        for layer in &base.layers {
-            let dir = if layer.blob.is_none() { self.engine.store.layer_dir(&layer.id)? } else { None };
-            let clamp = if dir.is_some() { self.engine.store.clamp_of(&layer.id, &layer.diff_id)?.flatten() } else { None };
-            let finished = FinishedLayer::of_base(layer, dir.map(|d| (d, clamp)));
-            layers.push(
-                finished.ok_or_else(|| BuildError::plain(format!("layer {} of {} has gone from the store", layer.diff_id, base.origin)))?,
-            );
-        }
-        Ok(layers)
     }
 
     fn built_layer(&self, node: NodeId) -> Result<(BuiltLayer, FinishedLayer), BuildError> {

@@ -98,8 +98,31 @@ pub enum Output {
     Local(PathBuf, PlatformSplit),
     /// `type=image`: the store, under these names (besides `-t`).
     Image(Vec<String>),
+    /// `type=registry`, `push=true`: the store, and registries.
+    Registry(PushOutput),
     /// `type=none` or `type=cacheonly`.
     None,
+}
+
+/// What is pushed, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushOutput {
+    /// `name=`: names besides `-t`.
+    pub names: Vec<String>,
+    /// `compression=`: of layers that did not come with a base image.
+    pub compression: Compression,
+    /// `push-by-digest`: no tag is moved.
+    pub named: PushAs,
+}
+
+/// How what is pushed is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PushAs {
+    /// By its tag.
+    #[default]
+    Tag,
+    /// By its digest alone.
+    Digest,
 }
 
 /// `platform-split=`: whether a platform's files go to a directory of their own, `linux_arm64`.

@@ -21,7 +21,7 @@ use crate::store::{ImageLayer, NewImage};
 use super::Engine;
 use super::error::BuildError;
 use super::export::{ExportError, Exported, Exporter, FinishedImage};
-use super::request::{BuildRequest, Output, PlatformSplit};
+use super::request::{BuildRequest, Output, PlatformSplit, PushOutput};
 use super::session::Build;
 
 /// What a build gave.
@@ -87,9 +87,10 @@ impl<'a> Results<'a> {
         match output {
             Output::None => Ok(None),
             Output::Image(names) => self.keep(names).map(|()| None),
+            Output::Registry(push) => self.push(push),
             Output::Oci(archive) => exporter.oci(&self.images, archive, stdout).map(Some).map_err(failed),
             Output::Docker(archive) => match self.images.as_slice() {
-                [image] => exporter.docker(image, archive, stdout).map(Some).map_err(failed),
+                [_] => exporter.docker(&self.images, archive, stdout).map(|mut done| done.pop()).map_err(failed),
                 _ => {
                     Err(BuildError::plain("type=docker holds an image for one platform only").hint("write type=oci, or name one platform"))
                 }
@@ -102,6 +103,25 @@ impl<'a> Results<'a> {
                 self.with_trees(*split, |trees| exporter.local(trees, self.epoch(), path, Some((0, 0))).map(|()| None).map_err(failed))
             }
         }
+    }
+
+    /// Puts the images into the store, and into registries under all names.
+    fn push(&self, output: &PushOutput) -> Result<Option<Exported>, BuildError> {
+        self.keep(&output.names)?;
+        let names = names(self.request.tags.iter().chain(&output.names))?;
+        if names.is_empty() {
+            return Err(BuildError::plain("there is no name to push the image under").hint("give one with `-t NAME`"));
+        }
+        let exporter = Exporter { store: self.engine.store, progress: self.engine.progress };
+        let mut exported = None;
+        for name in &names {
+            let to = Reference::parse(name).map_err(|e| BuildError::caused(format!("the name `{name}`"), &e))?;
+            let pushed = exporter.push(&self.images, &to, output.named, output.compression, self.engine.client);
+            let mut pushed = pushed.map_err(|e| BuildError::caused("pushing the image", &e))?.exported;
+            pushed.names = names.clone();
+            exported = Some(pushed);
+        }
+        Ok(exported)
     }
 
     /// The latest time of what is written; the Dockerfile gives one for all platforms, or for none.

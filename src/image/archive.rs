@@ -35,9 +35,9 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Entry>, serde_json::Error> {
     serde_json::from_value(json::parse_strict(bytes)?)
 }
 
-/// Returns `manifest.json` for one image.
-pub fn manifest_json(entry: &Entry) -> Vec<u8> {
-    json::to_sorted_vec(&[entry])
+/// Returns `manifest.json` for images.
+pub fn manifest_json(entries: &[Entry]) -> Vec<u8> {
+    json::to_sorted_vec(&entries)
 }
 
 #[cfg(test)]
@@ -49,7 +49,7 @@ mod tests {
         let text = br#"[{"Config":"blobs/sha256/aa","RepoTags":null,"Layers":["x/layer.tar"],"LayerSources":{}}]"#;
         let want = Entry { config: "blobs/sha256/aa".into(), repo_tags: vec![], layers: vec!["x/layer.tar".into()] };
         assert_eq!(parse(text).unwrap(), vec![want.clone()]);
-        assert_eq!(parse(&manifest_json(&want)).unwrap(), vec![want]);
+        assert_eq!(parse(&manifest_json(std::slice::from_ref(&want))).unwrap(), vec![want]);
         assert!(parse(br#"{"Config":"x"}"#).is_err());
     }
 }

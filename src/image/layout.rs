@@ -98,22 +98,21 @@ fn tag_of(reference: &str) -> Option<&str> {
     last.split_once(':').map(|(_, tag)| tag)
 }
 
-/// Returns `index.json` for one image under several names, each entry annotated as BuildKit does.
+/// Returns `index.json` for images, each under several names, each entry annotated as BuildKit does.
 ///
-/// Without names there is one entry without annotations.
-pub fn index_json(image: &Descriptor, names: &[String]) -> Vec<u8> {
-    let entry = |annotations| Descriptor { annotations, ..image.clone() };
-    let manifests = if names.is_empty() {
-        vec![entry(BTreeMap::new())]
-    } else {
-        names
-            .iter()
-            .map(|name| {
-                let tag = tag_of(name).unwrap_or("latest");
-                entry(BTreeMap::from([(CONTAINERD_NAME.to_string(), name.clone()), (REF_NAME.to_string(), tag.to_string())]))
-            })
-            .collect()
-    };
+/// An image without names has one entry without annotations.
+pub fn index_json<'i>(images: impl IntoIterator<Item = (&'i Descriptor, &'i [String])>) -> Vec<u8> {
+    let mut manifests = Vec::new();
+    for (image, names) in images {
+        let entry = |annotations| Descriptor { annotations, ..image.clone() };
+        if names.is_empty() {
+            manifests.push(entry(BTreeMap::new()));
+        }
+        manifests.extend(names.iter().map(|name| {
+            let tag = tag_of(name).unwrap_or("latest");
+            entry(BTreeMap::from([(CONTAINERD_NAME.to_string(), name.clone()), (REF_NAME.to_string(), tag.to_string())]))
+        }));
+    }
     Index { media_type: media::OCI_INDEX.into(), manifests }.to_json()
 }
 
@@ -167,12 +166,12 @@ mod tests {
     fn what_is_written_is_found_again() {
         let image = entry("x", &[]);
         let names = ["docker.io/library/app:v1".to_string(), "localhost:5000/app:v2".to_string()];
-        let index = parse_index(&index_json(&image, &names)).unwrap();
+        let index = parse_index(&index_json([(&image, &names[..])])).unwrap();
         assert_eq!(index.manifests.len(), 2);
         for name in ["v1", "v2", "docker.io/library/app:v1", "localhost:5000/app:v2"] {
             assert_eq!(find(&index, name).unwrap().digest, image.digest, "{name}");
         }
-        assert_eq!(parse_index(&index_json(&image, &[])).unwrap().manifests, vec![image]);
+        assert_eq!(parse_index(&index_json([(&image, &[][..])])).unwrap().manifests, vec![image]);
         assert!(check_version(LAYOUT_TEXT.as_bytes()).is_ok());
         assert!(check_version(br#"{"imageLayoutVersion":"2.0.0"}"#).is_err());
     }

@@ -148,7 +148,9 @@ fn fetch_token(http: &Http, realm: &Uri, service: &str, scope: &str, credential:
         )?,
         other => {
             let separator = if realm.query().is_some() { '&' } else { '?' };
-            let query = format!("{realm}{separator}service={}&scope={}", percent(service), percent(scope));
+            // One parameter a scope, as Docker sends them.
+            let scopes: String = scope.split(' ').filter(|s| !s.is_empty()).map(|s| format!("&scope={}", percent(s))).collect();
+            let query = format!("{realm}{separator}service={}{scopes}", percent(service));
             let url: Uri = query.parse().map_err(|_| RegistryError::Token { realm: realm.to_string() })?;
             match other {
                 Some(Credential::Password { user, password }) => http.get(&url, &[("authorization", &basic(user, password))])?,

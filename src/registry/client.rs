@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use ureq::http::{Response, Uri};
+use ureq::http::{Method, Response, Uri};
 use ureq::{Body, BodyReader};
 
 use super::auth::{self, Challenge};
@@ -48,6 +48,21 @@ pub struct Fetched {
     pub digest: Digest,
 }
 
+/// A request to a repository.
+pub(super) struct Call<'c> {
+    pub method: Method,
+    /// Below the repository, or where the registry said.
+    pub url: Uri,
+    pub headers: &'c [(&'c str, &'c str)],
+    /// What a token must allow; several are separated by spaces.
+    pub scope: String,
+    /// What it is about, for messages.
+    pub what: &'c dyn Fn() -> String,
+}
+
+/// Opens a request's body (its bytes and their number), each time that it has to be sent.
+pub(super) type Opener<'o> = dyn FnMut() -> io::Result<(Box<dyn Read + 'o>, u64)> + 'o;
+
 /// A client for all registries; shared by threads, keeps connections and tokens.
 pub struct Client {
     http: Http,
@@ -62,7 +77,7 @@ impl std::fmt::Debug for Client {
 }
 
 impl Repository {
-    fn base(&self, http: &Http) -> Result<Uri, RegistryError> {
+    pub(super) fn base(&self, http: &Http) -> Result<Uri, RegistryError> {
         let host = if self.host == HUB_NAME { HUB_HOST } else { self.host.as_str() };
         let scheme = if http.may_be_plain(host) { "http" } else { "https" };
         let plain_text = host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']' | b'_'));
@@ -70,7 +85,7 @@ impl Repository {
         url.ok_or_else(|| RegistryError::Host(self.host.clone()))
     }
 
-    fn pull_scope(&self) -> String {
+    pub(super) fn pull_scope(&self) -> String {
         format!("repository:{}:pull", self.path)
     }
 }
@@ -159,36 +174,65 @@ impl Client {
         headers: &[(&str, &str)],
         what: &dyn Fn() -> String,
     ) -> Result<(Uri, Response<Body>), RegistryError> {
+        let url = self.below(repository, path)?;
+        let (url, mut response) =
+            self.ask(repository, &Call { method: Method::GET, url, headers, scope: repository.pull_scope(), what }, None)?;
+        match response.status().as_u16() {
+            200 | 206 => Ok((url, response)),
+            status => Err(refusal(repository, &url, status, &mut response, what)),
+        }
+    }
+
+    /// Returns an address below `/v2/REPOSITORY/`.
+    pub(super) fn below(&self, repository: &Repository, path: &str) -> Result<Uri, RegistryError> {
         let base = repository.base(&self.http)?;
-        let first =
-            http::join(&base, &format!("/v2/{}/{path}", repository.path)).ok_or_else(|| RegistryError::Host(repository.host.clone()))?;
-        let token_key = (base.to_string(), repository.pull_scope());
+        http::join(&base, &format!("/v2/{}/{path}", repository.path)).ok_or_else(|| RegistryError::Host(repository.host.clone()))
+    }
+
+    /// Sends a request, with the authorization that the registry asks for, and follows where it leads; what comes back is
+    /// neither a redirect nor a first challenge.
+    pub(super) fn ask(
+        &self,
+        repository: &Repository,
+        call: &Call<'_>,
+        mut body: Option<&mut Opener<'_>>,
+    ) -> Result<(Uri, Response<Body>), RegistryError> {
+        let base = repository.base(&self.http)?;
+        let token_key = (base.to_string(), call.scope.clone());
         let mut authorization = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&token_key).cloned();
         let mut asked = false;
-        let mut url = first.clone();
+        let mut url = call.url.clone();
         let mut hops = 0;
         loop {
-            let mut all = headers.to_vec();
+            let mut all = call.headers.to_vec();
             // Only where the challenge came from: a redirect to another host, port or scheme gets nothing.
             if let Some(value) = authorization.as_deref().filter(|_| http::same_origin(&url, &base)) {
                 all.push(("authorization", value));
             }
-            let mut response = self.http.get(&url, &all)?;
+            let response = match &mut body {
+                None => self.http.send(&call.method, &url, &all, None)?,
+                Some(open) => {
+                    let (mut reader, length) = open().map_err(|source| RegistryError::Read { what: (call.what)(), source })?;
+                    self.http.send(&call.method, &url, &all, Some((&mut reader, length)))?
+                }
+            };
             match response.status().as_u16() {
-                200 | 206 => return Ok((url, response)),
                 401 if !asked && http::same_origin(&url, &base) => {
                     asked = true;
-                    authorization = self.answer_challenge(repository, &base, &response, what)?;
+                    authorization = self.answer_challenge(repository, &base, &response, &call.scope, call.what)?;
                     if let Some(value) = &authorization {
                         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(token_key.clone(), value.clone());
                     }
-                    url = first.clone();
+                    url = call.url.clone();
                 }
-                301 | 302 | 303 | 307 | 308 => {
+                // The other three would make a GET of anything.
+                status @ (301 | 302 | 303 | 307 | 308)
+                    if matches!(status, 307 | 308) || matches!(call.method, Method::GET | Method::HEAD) =>
+                {
                     hops += 1;
                     url = self.redirect(&url, &response, hops)?;
                 }
-                status => return Err(refusal(repository, &url, status, &mut response, what)),
+                _ => return Ok((url, response)),
             }
         }
     }
@@ -211,6 +255,7 @@ impl Client {
         repository: &Repository,
         base: &Uri,
         response: &Response<Body>,
+        scope: &str,
         what: &dyn Fn() -> String,
     ) -> Result<Option<String>, RegistryError> {
         let host = || repository.host.clone();
@@ -220,7 +265,7 @@ impl Client {
         let config = self.http.config();
         let credential = credentials::find(&config.auth_files, &config.helper_dirs, repository)
             .map_err(|source| RegistryError::Credentials { host: host(), source })?;
-        let value = auth::authorize(&self.http, base, &challenge, &repository.pull_scope(), credential.as_ref())?;
+        let value = auth::authorize(&self.http, base, &challenge, scope, credential.as_ref())?;
         value.map(Some).ok_or_else(|| RegistryError::Denied {
             what: what(),
             host: host(),
@@ -319,19 +364,19 @@ impl Read for BlobReader<'_> {
 }
 
 /// The pauses between tries, and when they are enough.
-struct Pause<'a> {
+pub(super) struct Pause<'a> {
     client: &'a Client,
     next: Duration,
     spent: Duration,
 }
 
 impl<'a> Pause<'a> {
-    fn new(client: &'a Client) -> Self {
+    pub(super) fn new(client: &'a Client) -> Self {
         Self { client, next: client.config().retry.first, spent: Duration::ZERO }
     }
 
     /// Waits, or returns the error when trying again can't help or was tried enough.
-    fn before_retry(&mut self, error: RegistryError) -> Result<(), RegistryError> {
+    pub(super) fn before_retry(&mut self, error: RegistryError) -> Result<(), RegistryError> {
         let retry = self.client.config().retry;
         let patience = match error.recovery() {
             Recovery::Never => return Err(error),
@@ -348,7 +393,14 @@ impl<'a> Pause<'a> {
     }
 }
 
-fn refusal(repository: &Repository, url: &Uri, status: u16, response: &mut Response<Body>, what: &dyn Fn() -> String) -> RegistryError {
+/// Makes an error of an answer that is no success.
+pub(super) fn refusal(
+    repository: &Repository,
+    url: &Uri,
+    status: u16,
+    response: &mut Response<Body>,
+    what: &dyn Fn() -> String,
+) -> RegistryError {
     let message = error_message(response.body_mut());
     match status {
         404 => RegistryError::NotFound { what: what(), host: repository.host.clone() },

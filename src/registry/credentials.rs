@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::client::{HUB_NAME, Repository};
 
 /// The largest file and the largest helper's answer.
-const FILE_MAX_BYTES: u64 = 4 << 20;
+pub(super) const FILE_MAX_BYTES: u64 = 4 << 20;
 
 /// What is shown to a registry.
 #[derive(Clone, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(super) fn find(files: &[PathBuf], helper_dirs: &[PathBuf], repository: &Repo
     Ok(None)
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, CredentialError> {
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, CredentialError> {
     let failed = |source| CredentialError::Read { path: path.into(), source };
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
@@ -102,11 +102,7 @@ fn find_in(path: &Path, text: &[u8], helper_dirs: &[PathBuf], repository: &Repos
     let keys = keys(repository);
     let helper = keys.iter().find_map(|k| file.cred_helpers.get(k)).or(file.creds_store.as_ref().filter(|s| !s.is_empty()));
     if let Some(name) = helper {
-        if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) || name.is_empty() {
-            return Err(CredentialError::HelperName { path: path.into(), name: name.chars().take(80).collect() });
-        }
-        let program = format!("docker-credential-{name}");
-        let program = helper_dirs.iter().filter(|d| d.is_absolute()).map(|d| d.join(&program)).find(|p| p.is_file());
+        let program = helper_program(path, name, helper_dirs)?;
         if let Some(found) = program.and_then(|p| ask_helper(&p, server_name(repository))) {
             return Ok(Some(found));
         }
@@ -119,8 +115,17 @@ fn find_in(path: &Path, text: &[u8], helper_dirs: &[PathBuf], repository: &Repos
     }
 }
 
+/// Finds the program of a helper that `path` names; none: it is not there.
+pub(super) fn helper_program(path: &Path, name: &str, helper_dirs: &[PathBuf]) -> Result<Option<PathBuf>, CredentialError> {
+    if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) || name.is_empty() {
+        return Err(CredentialError::HelperName { path: path.into(), name: name.chars().take(80).collect() });
+    }
+    let program = format!("docker-credential-{name}");
+    Ok(helper_dirs.iter().filter(|d| d.is_absolute()).map(|d| d.join(&program)).find(|p| p.is_file()))
+}
+
 /// Returns what names the repository in such files, the most exact first.
-fn keys(repository: &Repository) -> Vec<String> {
+pub(super) fn keys(repository: &Repository) -> Vec<String> {
     let mut hosts = vec![repository.host.clone()];
     if repository.host == HUB_NAME {
         hosts.extend([format!("index.{HUB_NAME}"), format!("registry-1.{HUB_NAME}")]);
@@ -141,14 +146,14 @@ fn keys(repository: &Repository) -> Vec<String> {
     out
 }
 
-fn bare(key: &str) -> &str {
+pub(super) fn bare(key: &str) -> &str {
     let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let key = key.strip_suffix('/').unwrap_or(key);
     key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key)
 }
 
 /// Returns the name under which helpers know the registry: Docker's own is a URL of old.
-fn server_name(repository: &Repository) -> String {
+pub(super) fn server_name(repository: &Repository) -> String {
     if repository.host == HUB_NAME { format!("https://index.{HUB_NAME}/v1/") } else { repository.host.clone() }
 }
 

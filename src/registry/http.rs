@@ -3,13 +3,14 @@
 //! Redirects are answers here, since only [`super::client`] knows which headers may go along. Certificates are
 //! loaded at the first https request (5 ms), so that a build that needs no network doesn't pay for them.
 
+use std::io::Read;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ureq::config::Config;
-use ureq::http::{Response, Uri};
+use ureq::http::{Method, Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
-use ureq::{Agent, Body, Proxy};
+use ureq::{Agent, Body, Proxy, SendBody};
 
 use super::{RegistryConfig, RegistryError, forward};
 use crate::address::redact;
@@ -38,6 +39,35 @@ impl Http {
 
     pub(super) fn config(&self) -> &RegistryConfig {
         &self.config
+    }
+
+    /// Sends a request with a body of `length` bytes, or none; every status is an answer.
+    pub(super) fn send(
+        &self,
+        method: &Method,
+        url: &Uri,
+        headers: &[(&str, &str)],
+        body: Option<(&mut dyn Read, u64)>,
+    ) -> Result<Response<Body>, RegistryError> {
+        let failed = |e: ureq::Error| RegistryError::transport(&url.to_string(), e);
+        let agent = self.agent(url)?;
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let bad = |e: ureq::http::Error| failed(ureq::Error::Http(e));
+        match body {
+            Some((reader, length)) => {
+                let request = request.header("content-length", length).body(SendBody::from_reader(reader)).map_err(bad)?;
+                agent.run(request).map_err(failed)
+            }
+            // A POST or PUT without a body says so: some servers insist.
+            None if matches!(*method, Method::POST | Method::PUT) => {
+                let request = request.header("content-length", 0).body(SendBody::none()).map_err(bad)?;
+                agent.run(request).map_err(failed)
+            }
+            None => agent.run(request.body(SendBody::none()).map_err(bad)?).map_err(failed),
+        }
     }
 
     /// Sends a GET; every status is an answer.

@@ -1,6 +1,6 @@
-//! Talks to registries: the OCI distribution specification's pull side, and Docker's schema 2.
+//! Talks to registries: the OCI distribution specification, and Docker's schema 2.
 //!
-//! [`Client`] pulls documents and blobs. It stores nothing: a blob is a reader ([`BlobReader`]), whose bytes the
+//! [`Client`] pulls and pushes documents and blobs. It stores nothing: a blob is a reader ([`BlobReader`]), whose bytes the
 //! store verifies while it writes them. What fails in passing (429, 5xx, a reset,
 //! a body that ends early) is tried again with growing pauses; a broken blob goes on where it broke.
 //!
@@ -16,6 +16,8 @@ mod credentials;
 mod error;
 mod forward;
 pub(crate) mod http;
+mod login;
+mod push;
 #[cfg(test)]
 pub(crate) mod testserver;
 
@@ -26,6 +28,8 @@ pub use client::{BlobReader, Client, Fetched, Repository};
 pub use credentials::{Credential, CredentialError};
 pub(crate) use error::Recovery;
 pub use error::RegistryError;
+pub use login::{LoginError, Logins, host_of};
+pub use push::{BlobSource, Sent};
 
 /// What reaching registries depends on besides the reference.
 #[derive(Debug, Clone)]

@@ -12,8 +12,6 @@ use crate::cli::failure::Failure;
 #[allow(missing_docs)]
 pub struct ForeignFlags {
     #[arg(long, hide = true)]
-    pub push: bool,
-    #[arg(long, hide = true)]
     pub squash: bool,
     #[arg(long, hide = true)]
     pub annotation: Vec<String>,
@@ -73,8 +71,7 @@ impl ForeignFlags {
     pub fn judge(&self) -> Result<Vec<String>, Failure> {
         let on = |v: &Option<String>| v.as_deref().is_some_and(|v| !matches!(v, "false" | "0" | "disabled=true"));
         // A limit that is not kept is a refusal too: a build that was meant to be bounded must not run unbounded.
-        let refused: [(&str, bool, &str); 17] = [
-            ("--push", self.push, "write `-o type=oci,dest=FILE` and copy it with skopeo"),
+        let refused: [(&str, bool, &str); 16] = [
             ("--squash", self.squash, "copy the result into a last stage `FROM scratch`"),
             ("--annotation", !self.annotation.is_empty(), "use `--label`, or annotate the written layout"),
             ("--attest", !self.attest.is_empty(), "attestations are not made"),

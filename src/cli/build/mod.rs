@@ -71,12 +71,15 @@ pub struct BuildArgs {
     /// Ask the registry for newer base images
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_name = "BOOL", value_parser = pull, hide_default_value = true)]
     pub pull: bool,
-    /// What to write: DIR, `-` (a tar), or type=oci|docker|tar|local|image|none[,dest=PATH][,name=NAME][,compression=gzip|zstd|uncompressed]
+    /// What to write: DIR, `-` (a tar), or type=oci|docker|tar|local|image|registry|none[,dest=PATH][,name=NAME][,compression=gzip|zstd|uncompressed]
     #[arg(short, long, value_name = "SPEC", value_parser = output::parse)]
     pub output: Vec<Output>,
     /// Put the image into the store, besides what -o writes
     #[arg(long)]
     pub load: bool,
+    /// Push the image under its names, besides what -o writes
+    #[arg(long)]
+    pub push: bool,
     /// Write the image's ID to this file
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,

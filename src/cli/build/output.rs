@@ -5,8 +5,8 @@
 
 use std::path::PathBuf;
 
-use crate::cli::values::{ValueError, boolean, fields, nearest};
-use crate::engine::request::{ArchiveOutput, Compression, Destination, Output, PlatformSplit};
+use crate::cli::values::{ValueError, boolean, compression, fields, nearest};
+use crate::engine::request::{ArchiveOutput, Compression, Destination, Output, PlatformSplit, PushAs, PushOutput};
 
 /// Every attribute that docker's exporters have, for did-you-mean.
 const ATTRIBUTES: [&str; 22] = [
@@ -43,6 +43,8 @@ struct Attributes {
     compression: Option<Compression>,
     directory: bool,
     split: PlatformSplit,
+    push: bool,
+    named: PushAs,
 }
 
 /// Reads one `-o`.
@@ -76,7 +78,8 @@ impl Attributes {
             "name" => self.names.extend(value.split(',').filter(|n| !n.is_empty()).map(str::to_owned)),
             "compression" => self.compression = Some(compression(&value)?),
             "tar" => self.directory = !boolean(&value)?,
-            "push" | "push-by-digest" => off(": write an archive and push it with skopeo")?,
+            "push" => self.push = boolean(&value)?,
+            "push-by-digest" => self.named = if boolean(&value)? { PushAs::Digest } else { PushAs::Tag },
             "attestation-inline" | "prefer-nondist-layers" | "oci-artifact" => off("")?,
             // What Plywood does in any case, or what has no meaning for its store.
             "oci-mediatypes" | "rewrite-timestamp" | "unpack" | "store" | "force-compression" | "registry.insecure" | "name-canonical" => {
@@ -98,8 +101,12 @@ impl Attributes {
         if self.directory && kind != "oci" {
             return Err(ValueError::form("`tar=false` with type=oci only", text));
         }
-        if self.compression.is_some() && !matches!(kind, "oci" | "docker") {
-            return Err(ValueError::form("`compression=` with type=oci or type=docker only", text));
+        let pushed = kind == "registry" || (self.push && kind == "image");
+        if self.push && !pushed {
+            return Err(ValueError::form("`push=true` with type=image or type=registry only", text));
+        }
+        if self.compression.is_some() && !pushed && !matches!(kind, "oci" | "docker") {
+            return Err(ValueError::form("`compression=` with type=oci, type=docker or type=registry only", text));
         }
         let dest = self.dest.as_deref().filter(|d| !d.is_empty());
         let stream = match dest {
@@ -120,20 +127,14 @@ impl Attributes {
                 Some(dir) if dir != "-" => Ok(Output::Local(PathBuf::from(dir), self.split)),
                 _ => Err(ValueError::form("dest=DIR with type=local", text)),
             },
+            "image" | "registry" if pushed => {
+                let compression = self.compression.unwrap_or(Compression::Gzip);
+                Ok(Output::Registry(PushOutput { names: self.names, compression, named: self.named }))
+            }
             "image" => Ok(Output::Image(self.names)),
             "none" | "cacheonly" => Ok(Output::None),
-            "registry" => Err(ValueError::Unsupported("`type=registry`".into(), ": write type=oci and push it with skopeo")),
-            _ => Err(ValueError::form("type=oci, docker, tar, local, image or none", text)),
+            _ => Err(ValueError::form("type=oci, docker, tar, local, image, registry or none", text)),
         }
-    }
-}
-
-fn compression(text: &str) -> Result<Compression, ValueError> {
-    match text {
-        "uncompressed" => Ok(Compression::Uncompressed),
-        "gzip" => Ok(Compression::Gzip),
-        "zstd" => Ok(Compression::Zstd),
-        _ => Err(ValueError::form("compression=uncompressed, gzip or zstd", text)),
     }
 }
 
@@ -166,6 +167,11 @@ mod tests {
             ("type=docker", Output::Image(vec![])),
             ("type=image,name=a,push=false", Output::Image(vec!["a".into()])),
             ("type=cacheonly", Output::None),
+            ("type=registry", Output::Registry(PushOutput { names: vec![], compression: Gzip, named: PushAs::Tag })),
+            (
+                "type=image,push=true,push-by-digest=true,compression=zstd,name=h/a",
+                Output::Registry(PushOutput { names: vec!["h/a".into()], compression: Zstd, named: PushAs::Digest }),
+            ),
         ];
         for (text, want) in cases {
             assert_eq!(parse(text), Ok(want), "{text}");
@@ -179,10 +185,14 @@ mod tests {
             ("type=oci,dset=x", "`dset` is not a field of this flag"),
             ("type=oci,des=x", "`des` is not a field of this flag: did you mean `dest`?"),
             ("type=oci,dest", "expected KEY=VALUE fields, got `dest`"),
-            ("dest=x", "expected type=oci, docker, tar, local, image or none, got `dest=x`"),
+            ("dest=x", "expected type=oci, docker, tar, local, image, registry or none, got `dest=x`"),
             ("type=local", "expected dest=DIR with type=local, got `type=local`"),
-            ("type=image,push=true", "`push=true` is not supported: write an archive and push it with skopeo"),
-            ("type=oci,compression=lzma", "expected compression=uncompressed, gzip or zstd, got `lzma`"),
+            ("type=oci,push=true", "expected `push=true` with type=image or type=registry only, got `type=oci,push=true`"),
+            (
+                "type=image,compression=zstd",
+                "expected `compression=` with type=oci, type=docker or type=registry only, got `type=image,compression=zstd`",
+            ),
+            ("type=oci,compression=lzma", "expected uncompressed, gzip or zstd, got `lzma`"),
             ("type=oci,annotation.a=b", "`annotation.a=b` is not supported"),
             ("type=tar,tar=false", "expected `tar=false` with type=oci only, got `type=tar,tar=false`"),
         ];

@@ -12,7 +12,10 @@ use crate::cli::build::BuildArgs;
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::values::{self, ValueError};
-use crate::engine::request::{ArchiveOutput, BuildRequest, ContextSource, Destination, DockerfileSource, Output, Secret, SecretSource};
+use crate::engine::request::{
+    ArchiveOutput, BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Output, PushAs, PushOutput, Secret,
+    SecretSource,
+};
 use crate::image::platform::Platform;
 
 /// The name of the clock that clamps times, as variable and as build argument.
@@ -133,6 +136,9 @@ fn outputs(args: &BuildArgs, env: &Environment) -> Result<Vec<Output>, Failure> 
     let mut outputs = args.output.clone();
     if args.load && !outputs.iter().any(|o| matches!(o, Output::Image(_))) {
         outputs.push(Output::Image(Vec::new()));
+    }
+    if args.push && !outputs.iter().any(|o| matches!(o, Output::Registry(_))) {
+        outputs.push(Output::Registry(PushOutput { names: Vec::new(), compression: Compression::Gzip, named: PushAs::Tag }));
     }
     let streams = outputs.iter().filter(|o| to_stdout(o)).count();
     if streams > 1 {

@@ -4,19 +4,19 @@
 //! it; Docker 20.10 and podman read the former. Entries are sorted by name and have no times, so the archive's
 //! bytes follow from the image alone.
 
-use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use super::bundle::Bundle;
 use super::destination::Sink;
-use super::{ExportError, Exported, Exporter, FinishedImage, pack};
+use super::{ExportError, Exported, Exporter, FinishedImage};
 use crate::digest::Digest;
-use crate::engine::request::{ArchiveOutput, Compression, Destination};
+use crate::engine::request::{ArchiveOutput, Destination};
 use crate::engine::sources::{BlobRef, open_blob};
 use crate::fsio::{self, Durability};
 use crate::image::archive as docker;
 use crate::image::layout as documents;
-use crate::image::manifest::{Descriptor, Index, Manifest, media};
+use crate::image::manifest::{Descriptor, Index, media};
 use crate::image::reference::Reference;
 
 const CHUNK_BYTES: usize = 256 << 10;
@@ -27,91 +27,51 @@ enum Content<'a> {
     Blob(&'a BlobRef),
 }
 
-/// One or several images with all their documents.
-struct Packed<'a> {
-    exported: Exported,
-    /// Manifests, configurations, and the index of several images.
-    documents: Vec<(Digest, Cow<'a, [u8]>)>,
-    /// The layers of all images.
-    blobs: Vec<BlobRef>,
-}
-
 impl Exporter<'_> {
     /// Writes an OCI archive, or a layout directory (`tar=false`) which may hold other images already.
     ///
     /// `images` are one image for several platforms; they go out under an index and the names of the first.
     pub fn oci(&self, images: &[FinishedImage], output: &ArchiveOutput, stdout: &mut dyn Write) -> Result<Exported, ExportError> {
-        let packed = self.packed(images, output)?;
+        let packed = self.bundle(images, output.compression, &output.names)?;
         match (&output.dest, output.directory) {
             (Destination::Path(path), true) => self.write_directory(&packed, path)?,
-            _ => self.write_archive(&packed, output, None, stdout)?,
+            _ => self.write_archive(std::slice::from_ref(&packed), output, None, stdout)?,
         }
         Ok(packed.exported)
     }
 
-    /// Writes an archive for `docker load`.
-    pub fn docker(&self, image: &FinishedImage, output: &ArchiveOutput, stdout: &mut dyn Write) -> Result<Exported, ExportError> {
-        let packed = self.packed(std::slice::from_ref(image), output)?;
+    /// Writes an archive for `docker load`: a layout with a `manifest.json`. Each of `images` is one of its own.
+    pub fn docker(&self, images: &[FinishedImage], output: &ArchiveOutput, stdout: &mut dyn Write) -> Result<Vec<Exported>, ExportError> {
+        let packed = self.bundles(images, output)?;
         let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
-        let entry = docker::Entry {
+        let entry = |(image, bundle): (&FinishedImage, &Bundle<'_>)| docker::Entry {
             config: path(&Digest::of(&image.config)),
             // Docker's own spelling: `app:latest`, not `docker.io/library/app:latest`.
-            repo_tags: packed.exported.names.iter().map(|n| Reference::parse(n).map_or_else(|_| n.clone(), |r| r.familiar())).collect(),
-            layers: packed.blobs.iter().map(|b| path(&b.descriptor.digest)).collect(),
+            repo_tags: bundle.exported.names.iter().map(|n| Reference::parse(n).map_or_else(|_| n.clone(), |r| r.familiar())).collect(),
+            layers: bundle.blobs.iter().map(|b| path(&b.descriptor.digest)).collect(),
         };
-        self.write_archive(&packed, output, Some(&docker::manifest_json(&entry)), stdout)?;
-        Ok(packed.exported)
+        let entries: Vec<_> = images.iter().zip(&packed).map(entry).collect();
+        self.write_archive(&packed, output, Some(&docker::manifest_json(&entries)), stdout)?;
+        Ok(packed.into_iter().map(|b| b.exported).collect())
     }
 
-    fn packed<'i>(&self, images: &'i [FinishedImage], output: &ArchiveOutput) -> Result<Packed<'i>, ExportError> {
-        let (mut documents, mut blobs, mut manifests) = (Vec::new(), Vec::new(), Vec::new());
-        for image in images {
-            manifests.push(self.manifest(image, output.compression, &mut documents, &mut blobs)?);
-        }
-        let manifest = match <[Descriptor; 1]>::try_from(manifests) {
-            Ok([only]) => only,
-            Err(manifests) => {
-                let index = Index { media_type: media::OCI_INDEX.into(), manifests }.to_json();
-                let descriptor = Descriptor::of(media::OCI_INDEX, &index);
-                documents.push((descriptor.digest, index.into()));
-                descriptor
-            }
-        };
-        let names = images.first().map(|image| all_names(image, output)).unwrap_or_default();
-        Ok(Packed { exported: Exported { manifest, names }, documents, blobs })
+    /// Writes an OCI archive of several images, each one of its own.
+    pub fn oci_of_many(&self, images: &[FinishedImage], output: &ArchiveOutput, stdout: &mut dyn Write) -> Result<(), ExportError> {
+        self.write_archive(&self.bundles(images, output)?, output, None, stdout)
     }
 
-    /// Makes an image's manifest, and adds what it names.
-    fn manifest<'i>(
-        &self,
-        image: &'i FinishedImage,
-        compression: Compression,
-        documents: &mut Vec<(Digest, Cow<'i, [u8]>)>,
-        all_blobs: &mut Vec<BlobRef>,
-    ) -> Result<Descriptor, ExportError> {
-        let blobs = pack::pack_all(self, image, compression)?;
-        let config = Descriptor::of(media::OCI_CONFIG, &image.config);
-        let manifest = Manifest {
-            media_type: media::OCI_MANIFEST.into(),
-            config: config.clone(),
-            layers: blobs.iter().map(|b| b.descriptor.clone()).collect(),
-        };
-        let manifest_bytes = manifest.to_json();
-        let mut descriptor = Descriptor::of(media::OCI_MANIFEST, &manifest_bytes);
-        descriptor.platform = Some(image.platform.clone());
-        documents.extend([(config.digest, image.config.as_slice().into()), (descriptor.digest, manifest_bytes.into())]);
-        all_blobs.extend(blobs);
-        Ok(descriptor)
+    fn bundles<'i>(&self, images: &'i [FinishedImage], output: &ArchiveOutput) -> Result<Vec<Bundle<'i>>, ExportError> {
+        images.iter().map(|image| self.bundle(std::slice::from_ref(image), output.compression, &output.names)).collect()
     }
 
     fn write_archive(
         &self,
-        packed: &Packed<'_>,
+        packed: &[Bundle<'_>],
         output: &ArchiveOutput,
         manifest_json: Option<&[u8]>,
         stdout: &mut dyn Write,
     ) -> Result<(), ExportError> {
-        let index = documents::index_json(&packed.exported.manifest, &packed.exported.names);
+        let index = documents::index_json(packed.iter().map(|b| (&b.exported.manifest, b.exported.names.as_slice())));
         let mut files = files_of(packed);
         files.push(("index.json".into(), Content::Bytes(&index)));
         files.push(("oci-layout".into(), Content::Bytes(documents::LAYOUT_TEXT.as_bytes())));
@@ -174,14 +134,14 @@ impl Exporter<'_> {
         }
     }
 
-    fn write_directory(&self, packed: &Packed<'_>, path: &Path) -> Result<(), ExportError> {
+    fn write_directory(&self, packed: &Bundle<'_>, path: &Path) -> Result<(), ExportError> {
         let failed = |source| ExportError::Write { dest: path.display().to_string(), source };
         if path.exists() && !path.is_dir() {
             return Err(ExportError::NotDirectory { path: path.into() });
         }
         let blobs = path.join("blobs/sha256");
         std::fs::create_dir_all(&blobs).map_err(failed)?;
-        for (name, content) in files_of(packed) {
+        for (name, content) in files_of(std::slice::from_ref(packed)) {
             let file = path.join(name);
             if std::fs::metadata(&file).is_ok_and(|m| m.is_file() && m.len() == content.size()) {
                 continue;
@@ -201,22 +161,10 @@ impl Exporter<'_> {
     }
 }
 
-fn all_names(image: &FinishedImage, output: &ArchiveOutput) -> Vec<String> {
-    let mut names = image.names.clone();
-    for name in &output.names {
-        // What is no reference was refused before; here it is kept as it is.
-        let name = Reference::parse(name).map_or_else(|_| name.clone(), |r| r.tagged().to_string());
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
-}
-
 /// The blobs, each once.
-fn files_of<'a>(packed: &'a Packed<'_>) -> Vec<(String, Content<'a>)> {
-    let documents = packed.documents.iter().map(|(digest, bytes)| (digest, Content::Bytes(bytes)));
-    let blobs = packed.blobs.iter().map(|blob| (&blob.descriptor.digest, Content::Blob(blob)));
+fn files_of<'a>(packed: &'a [Bundle<'_>]) -> Vec<(String, Content<'a>)> {
+    let documents = packed.iter().flat_map(|b| &b.documents).map(|(descriptor, bytes)| (&descriptor.digest, Content::Bytes(bytes)));
+    let blobs = packed.iter().flat_map(|b| &b.blobs).map(|blob| (&blob.descriptor.digest, Content::Blob(blob)));
     let mut files: Vec<(String, Content<'_>)> = Vec::new();
     for (digest, content) in documents.chain(blobs) {
         let name = format!("blobs/sha256/{}", digest.hex());
@@ -228,8 +176,8 @@ fn files_of<'a>(packed: &'a Packed<'_>) -> Vec<(String, Content<'a>)> {
 }
 
 /// Returns `index.json` with this image added to what the directory holds; entries of the same names are replaced.
-fn merged_index(path: &Path, packed: &Packed<'_>) -> Result<Vec<u8>, ExportError> {
-    let new = documents::index_json(&packed.exported.manifest, &packed.exported.names);
+fn merged_index(path: &Path, packed: &Bundle<'_>) -> Result<Vec<u8>, ExportError> {
+    let new = documents::index_json([(&packed.exported.manifest, packed.exported.names.as_slice())]);
     let failed = |source| ExportError::Index { path: path.into(), source };
     let old = match std::fs::read(path.join("index.json")) {
         Ok(text) => documents::parse_index(&text).map_err(failed)?,

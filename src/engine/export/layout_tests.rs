@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::digest::{DiffId, LayerId};
 use crate::engine::export::{FinishedLayer, LayerSource};
+use crate::engine::request::Compression;
 use crate::engine::sources::{Policy, ResolvedImage, Silent, Sources};
 use crate::graph::{ImageRequest, ImageSource};
 use crate::image::config::{ImageConfig, RootFs};
@@ -62,7 +63,7 @@ impl Bench {
             ..ImageConfig::default()
         };
         let names = vec!["docker.io/library/app:v1".to_string(), "localhost:5000/team/app:v2".to_string()];
-        FinishedImage { config: config.to_json(), platform: Platform::new("linux", "amd64", ""), names, layers }
+        FinishedImage { config: config.to_json(), platform: Platform::new("linux", "amd64", ""), names, layers, manifest: None }
     }
 
     fn output(&self, name: &str, compression: Compression) -> ArchiveOutput {
@@ -154,7 +155,7 @@ fn base_blobs_stay_as_they_are_and_damaged_ones_never_leave() {
     bench.exporter().oci(&[bench.image()], &bench.output("base", Compression::Zstd), &mut io::sink()).unwrap();
     let base = bench.resolve("base", "v1");
     let layers = base.layers.iter().map(|l| FinishedLayer::of_base(l, None).unwrap()).collect();
-    let image = FinishedImage { config: base.config_bytes.clone(), platform: base.platform.clone(), names: Vec::new(), layers };
+    let image = FinishedImage { config: base.config_bytes.clone(), platform: base.platform.clone(), names: Vec::new(), layers, manifest: None };
     let exported = bench.exporter().oci(std::slice::from_ref(&image), &bench.output("again", Compression::Gzip), &mut io::sink()).unwrap();
     assert_eq!(exported.manifest.digest, base.digest);
     let mut bytes = std::fs::read(bench.path("base")).unwrap();
@@ -173,7 +174,7 @@ fn a_docker_archive_is_both_and_loads_with_its_names() {
     let bench = Bench::new();
     let image = bench.image();
     let output = ArchiveOutput { names: vec!["extra".into()], ..bench.output("docker", Compression::Gzip) };
-    bench.exporter().docker(&image, &output, &mut io::sink()).unwrap();
+    bench.exporter().docker(std::slice::from_ref(&image), &output, &mut io::sink()).unwrap();
     let files = members(&bench.path("docker"));
     let [entry] = docker::parse(&files["manifest.json"]).unwrap().try_into().unwrap();
     assert_eq!(entry.repo_tags, ["app:v1", "localhost:5000/team/app:v2", "extra:latest"]);

@@ -3,7 +3,9 @@
 //! | file | writes |
 //! |---|---|
 //! | `pack` | a layer's blob as an export wants it: found, or compressed once and kept in the store |
+//! | `bundle` | an image's documents, and the blobs that they name |
 //! | `layout` | `type=oci` and `type=docker`: archive or directory |
+//! | `push` | a registry's repository |
 //! | `tree` | `type=tar` and `type=local` |
 //! | `destination` | a file that appears whole or not at all; standard output |
 //!
@@ -11,9 +13,11 @@
 //! decided by the image alone, so two exports of one image are the same bytes. Every blob is verified while it is
 //! copied: what the disk spoiled never leaves.
 
+mod bundle;
 mod destination;
 mod layout;
 mod pack;
+mod push;
 mod tree;
 
 use std::io;
@@ -28,7 +32,10 @@ use crate::image::platform::Platform;
 use crate::layer::LayerError;
 use crate::store::{Store, StoreError};
 
-use super::sources::{BlobRef, Progress, ResolvedLayer, SourceError};
+pub use push::Pushed;
+
+use super::sources::{BlobRef, Progress, ResolvedImage, ResolvedLayer, SourceError};
+use crate::registry::RegistryError;
 
 /// The gzip level of layers: the ratio of BuildKit's default. One level everywhere, so that a layer has one digest.
 pub const GZIP_LEVEL: u32 = 6;
@@ -46,6 +53,8 @@ pub struct FinishedImage {
     pub names: Vec<String>,
     /// Its layers, bottom first, as many as the configuration has diff IDs.
     pub layers: Vec<FinishedLayer>,
+    /// The manifest that it came with, byte for byte: it goes out again where all its blobs are here. None: built here.
+    pub manifest: Option<Vec<u8>>,
 }
 
 /// A layer that is ready to go out.
@@ -74,17 +83,38 @@ pub enum LayerSource {
 }
 
 impl FinishedLayer {
+    /// Takes over the layers of an image of the store, or of one that a build stands on.
+    pub fn all_of(store: &Store, image: &ResolvedImage) -> Result<Vec<Self>, ExportError> {
+        let mut layers = Vec::with_capacity(image.layers.len());
+        for layer in &image.layers {
+            let dir = if layer.blob.is_none() { store.layer_dir(&layer.id)? } else { None };
+            let clamp = if dir.is_some() { store.clamp_of(&layer.id, &layer.diff_id)?.flatten() } else { None };
+            let gone = || ExportError::NoLayer { diff_id: layer.diff_id, origin: image.origin.clone() };
+            layers.push(Self::of_base(layer, dir.map(|d| (d, clamp))).ok_or_else(gone)?);
+        }
+        Ok(layers)
+    }
+
     /// Takes over a base image's layer; `dir` is needed when it has no blob, with the clamp under which its tar has the
     /// layer's diff ID: that of the build that made the base, not of this one.
     ///
     /// None: it has neither.
-    pub fn of_base(layer: &ResolvedLayer, dir: Option<(PathBuf, Option<i64>)>) -> Option<Self> {
+    fn of_base(layer: &ResolvedLayer, dir: Option<(PathBuf, Option<i64>)>) -> Option<Self> {
         let source = match (&layer.blob, dir) {
             (Some(blob), _) => LayerSource::Blob(blob.clone()),
             (None, Some((path, clamp_epoch))) => LayerSource::Directory { path, clamp_epoch },
             (None, None) => return None,
         };
         Some(Self { id: layer.id, diff_id: layer.diff_id, source })
+    }
+}
+
+impl FinishedImage {
+    /// Takes an image of the store to be exported again.
+    pub fn of_stored(store: &Store, image: &ResolvedImage, names: Vec<String>) -> Result<Self, ExportError> {
+        let layers = FinishedLayer::all_of(store, image)?;
+        let (config, platform) = (image.config_bytes.clone(), image.platform.clone());
+        Ok(Self { config, platform, names, layers, manifest: image.manifest.clone() })
     }
 }
 
@@ -146,6 +176,12 @@ pub enum ExportError {
     Directory { path: PathBuf, source: crate::path::PathError },
     #[error("the store can't be used")]
     Store(#[from] StoreError),
+    #[error("layer {diff_id} of {origin} has gone from the store")]
+    NoLayer { diff_id: DiffId, origin: String },
+    #[error("pushing {name}")]
+    Push { name: String, source: Box<RegistryError> },
+    #[error("`{name}` names a digest; what is pushed goes by a tag")]
+    PushDigest { name: String },
 }
 
 /// Exports images of a store.

@@ -33,7 +33,8 @@ pub(super) fn pack_all(exporter: &Exporter<'_>, image: &FinishedImage, wanted: C
     Ok(places.into_iter().map(|(_, place)| place.into_inner().expect("all layers were packed")).collect())
 }
 
-fn pack(exporter: &Exporter<'_>, layer: &FinishedLayer, wanted: Compression) -> Result<BlobRef, ExportError> {
+/// Finds or makes one layer's blob.
+pub(super) fn pack(exporter: &Exporter<'_>, layer: &FinishedLayer, wanted: Compression) -> Result<BlobRef, ExportError> {
     if let LayerSource::Blob(blob) = &layer.source {
         let fits = blob.descriptor.layer_packing() == Some(packing(wanted));
         if blob.original || fits {

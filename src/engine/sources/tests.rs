@@ -90,9 +90,9 @@ fn import(bench: &Bench, name: &str, files: &[(&str, &str)]) -> Digest {
 }
 
 fn export(bench: &Bench, image: &ResolvedImage, names: &[&str], to: &Path, directory: bool) {
-    let layers = image.layers.iter().map(|l| FinishedLayer::of_base(l, None).unwrap()).collect();
+    let layers = FinishedLayer::all_of(&bench.store, image).unwrap();
     let names = names.iter().map(|n| n.to_string()).collect();
-    let finished = FinishedImage { config: image.config_bytes.clone(), platform: image.platform.clone(), names, layers };
+    let finished = FinishedImage { config: image.config_bytes.clone(), platform: image.platform.clone(), names, layers, manifest: None };
     let dest = Destination::Path(to.into());
     let output = ArchiveOutput { dest, names: Vec::new(), compression: Compression::Gzip, directory };
     Exporter { store: &bench.store, progress: &Silent }.oci(&[finished], &output, &mut std::io::sink()).unwrap();

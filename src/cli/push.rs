@@ -1,0 +1,74 @@
+//! `ply push`: images of the store into a registry, under the names that they have here.
+
+use clap::Args;
+
+use crate::cli::failure::Failure;
+use crate::cli::session::Session;
+use crate::cli::{stored, transfer, values};
+use crate::engine::export::{Exporter, Pushed};
+use crate::engine::request::{Compression, PushAs};
+use crate::engine::sources::Sources;
+use crate::image::reference::Reference;
+use crate::store::Store;
+use crate::ui::out;
+
+/// Push an image to a registry
+#[derive(Debug, Clone, Args)]
+pub struct PushArgs {
+    /// Its name, here and there
+    #[arg(value_name = "NAME[:TAG]")]
+    pub name: String,
+    /// Push all tags of the repository
+    #[arg(short, long)]
+    pub all_tags: bool,
+    /// How layers are compressed that did not come so
+    #[arg(long, value_name = "gzip|zstd|uncompressed", default_value = "gzip", value_parser = values::compression, hide_default_value = true)]
+    pub compression: Compression,
+    /// Show only the name
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Pushes, and prints each tag with the digest that it has there.
+pub fn run(args: &PushArgs, session: &Session) -> Result<(), Failure> {
+    let wanted = stored::name(&args.name)?;
+    let pushed = transfer::interruptible(session, args.quiet, true, |sources, store| {
+        let names = if args.all_tags { tags(store, args)? } else { vec![wanted.clone()] };
+        names.into_iter().map(|name| push(&name, args, sources, store).map(|pushed| (name, pushed))).collect::<Result<Vec<_>, _>>()
+    })?;
+    for (name, pushed) in pushed {
+        let manifest = &pushed.exported.manifest;
+        out::line(&match args.quiet {
+            true => name.to_string(),
+            false => format!("{}: digest: {} size: {}", name.tag().unwrap_or("latest"), manifest.digest, manifest.size),
+        })?;
+    }
+    Ok(())
+}
+
+/// Returns all names of the store that have the repository of `args`.
+fn tags(store: &Store, args: &PushArgs) -> Result<Vec<Reference>, Failure> {
+    let repository = Reference::parse(&args.name).map_err(|e| Failure::of(&e))?;
+    if repository.tag().is_some() {
+        return Err(Failure::usage("a tag and --all-tags exclude each other"));
+    }
+    let images = store.list().map_err(|e| Failure::of(&e))?;
+    let names = images.iter().flat_map(|i| &i.names).filter_map(|n| Reference::parse(n).ok());
+    let mut found: Vec<Reference> = names.filter(|n| n.name() == repository.name()).collect();
+    found.sort_by_key(ToString::to_string);
+    match found.is_empty() {
+        true => {
+            Err(Failure::message(format!("no image of `{}` in the store", repository.familiar())).hint("`ply images` lists what is there"))
+        }
+        false => Ok(found),
+    }
+}
+
+fn push(name: &Reference, args: &PushArgs, sources: &Sources<'_>, store: &Store) -> Result<Pushed, Failure> {
+    let image = stored::exported(&name.to_string(), Vec::new(), sources, store)?;
+    let exporter = Exporter { store, progress: sources.progress };
+    let pushed = exporter.push(&[image], name, PushAs::Tag, args.compression, sources.client);
+    let pushed = pushed.map_err(|e| Failure::of(&e))?;
+    store.flush().map_err(|e| Failure::of(&e))?;
+    Ok(pushed)
+}

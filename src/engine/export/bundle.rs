@@ -1,0 +1,104 @@
+//! One image, for one or several platforms, with all its documents: what archives and registries get.
+//!
+//! An image that came with a manifest leaves with the same one, and so the same digest, as long as the store has all
+//! blobs that it names. Everything else gets an OCI manifest, made from the image alone.
+
+use std::borrow::Cow;
+
+use super::{ExportError, Exported, Exporter, FinishedImage, LayerSource, pack};
+use crate::digest::Digest;
+use crate::engine::request::Compression;
+use crate::engine::sources::BlobRef;
+use crate::image::manifest::{Descriptor, Document, Index, Manifest, media};
+use crate::image::reference::Reference;
+
+/// An image's documents, and the blobs that they name.
+pub(super) struct Bundle<'a> {
+    pub exported: Exported,
+    /// Manifests, configurations, and the index of several images, each after what it names.
+    pub documents: Vec<(Descriptor, Cow<'a, [u8]>)>,
+    /// The layers of all images.
+    pub blobs: Vec<BlobRef>,
+}
+
+impl Exporter<'_> {
+    /// Puts together what `images`, one image for several platforms, consist of. They go out under the names of the first
+    /// and `names`.
+    pub(super) fn bundle<'i>(
+        &self,
+        images: &'i [FinishedImage],
+        compression: Compression,
+        names: &[String],
+    ) -> Result<Bundle<'i>, ExportError> {
+        let (mut documents, mut blobs, mut manifests) = (Vec::new(), Vec::new(), Vec::new());
+        for image in images {
+            manifests.push(self.add(image, compression, &mut documents, &mut blobs)?);
+        }
+        let manifest = match <[Descriptor; 1]>::try_from(manifests) {
+            Ok([only]) => only,
+            Err(manifests) => {
+                let index = Index { media_type: media::OCI_INDEX.into(), manifests }.to_json();
+                let descriptor = Descriptor::of(media::OCI_INDEX, &index);
+                documents.push((descriptor.clone(), index.into()));
+                descriptor
+            }
+        };
+        let names = images.first().map(|image| all_names(image, names)).unwrap_or_default();
+        Ok(Bundle { exported: Exported { manifest, names }, documents, blobs })
+    }
+
+    /// Adds one image, and returns its manifest.
+    fn add<'i>(
+        &self,
+        image: &'i FinishedImage,
+        compression: Compression,
+        documents: &mut Vec<(Descriptor, Cow<'i, [u8]>)>,
+        all_blobs: &mut Vec<BlobRef>,
+    ) -> Result<Descriptor, ExportError> {
+        if let Some((manifest, bytes, blobs)) = as_it_came(image) {
+            let mut descriptor = Descriptor::of(&manifest.media_type, bytes);
+            descriptor.platform = Some(image.platform.clone());
+            documents.extend([(manifest.config, image.config.as_slice().into()), (descriptor.clone(), bytes.into())]);
+            all_blobs.extend(blobs);
+            return Ok(descriptor);
+        }
+        let blobs = pack::pack_all(self, image, compression)?;
+        let config = Descriptor::of(media::OCI_CONFIG, &image.config);
+        let manifest = Manifest {
+            media_type: media::OCI_MANIFEST.into(),
+            config: config.clone(),
+            layers: blobs.iter().map(|b| b.descriptor.clone()).collect(),
+        };
+        let manifest_bytes = manifest.to_json();
+        let mut descriptor = Descriptor::of(media::OCI_MANIFEST, &manifest_bytes);
+        descriptor.platform = Some(image.platform.clone());
+        documents.extend([(config, image.config.as_slice().into()), (descriptor.clone(), manifest_bytes.into())]);
+        all_blobs.extend(blobs);
+        Ok(descriptor)
+    }
+}
+
+/// Returns the manifest that an image came with, and its layers' blobs, if they are all here.
+pub(super) fn as_it_came(image: &FinishedImage) -> Option<(Manifest, &[u8], Vec<BlobRef>)> {
+    let bytes = image.manifest.as_deref()?;
+    let Ok(Document::Manifest(manifest)) = Document::parse(bytes, None) else { return None };
+    let named = manifest.config.digest == Digest::of(&image.config) && manifest.layers.len() == image.layers.len();
+    let blobs = manifest.layers.iter().zip(&image.layers).map(|(wanted, layer)| match &layer.source {
+        LayerSource::Blob(blob) if blob.descriptor.digest == wanted.digest => Some(BlobRef { descriptor: wanted.clone(), ..blob.clone() }),
+        _ => None,
+    });
+    let blobs: Vec<BlobRef> = blobs.collect::<Option<_>>()?;
+    named.then_some((manifest, bytes, blobs))
+}
+
+fn all_names(image: &FinishedImage, more: &[String]) -> Vec<String> {
+    let mut names = image.names.clone();
+    for name in more {
+        // What is no reference was refused before; here it is kept as it is.
+        let name = Reference::parse(name).map_or_else(|_| name.clone(), |r| r.tagged().to_string());
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}

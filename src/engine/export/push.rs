@@ -1,0 +1,171 @@
+//! Pushes an image into a registry's repository.
+//!
+//! A layer is compressed and sent as soon as its turn comes, several at once, so that the compression of one and the
+//! upload of another overlap. Documents follow when all that they name is there: whoever pulls meanwhile sees the old
+//! image or the new one, never half of one.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, Read, Seek as _, SeekFrom};
+use std::sync::{Mutex, PoisonError};
+
+use super::bundle::as_it_came;
+use super::{ExportError, Exported, Exporter, FinishedImage, FinishedLayer, pack};
+use crate::digest::{DiffId, Digest};
+use crate::engine::request::{Compression, PushAs};
+use crate::engine::sources::{BlobPlace, BlobRef, open_blob, side_by_side};
+use crate::image::manifest::{Descriptor, media};
+use crate::image::reference::Reference;
+use crate::registry::{Client, Repository, Sent};
+
+/// What a push did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// The manifest, or the index of several platforms.
+    pub exported: Exported,
+    /// How many blobs were sent.
+    pub uploaded: usize,
+    /// How many were there, or were mounted from another repository.
+    pub spared: usize,
+}
+
+impl Exporter<'_> {
+    /// Pushes `images`, one image for several platforms, to `to`.
+    pub fn push(
+        &self,
+        images: &[FinishedImage],
+        to: &Reference,
+        named: PushAs,
+        compression: Compression,
+        client: &Client,
+    ) -> Result<Pushed, ExportError> {
+        if to.digest().is_some() {
+            return Err(ExportError::PushDigest { name: to.to_string() });
+        }
+        let failed = |source| ExportError::Push { name: to.familiar(), source: Box::new(source) };
+        let repository = Repository { host: to.domain().into(), path: to.path().into() };
+        let others = self.other_repositories(&repository)?;
+        let outcomes = Mutex::new(Vec::new());
+        side_by_side(&layers(images), client.config().parallel, &|layer| {
+            let blob = match layer {
+                Layer::AsItCame(blob) => blob.clone(),
+                Layer::Ours(layer) => pack::pack(self, layer, compression)?,
+            };
+            let mount = others.get(&blob.descriptor.digest).map_or(&[][..], Vec::as_slice);
+            let sent = self.push_blob(client, &repository, &blob, mount).map_err(failed)?;
+            outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
+            Ok::<(), ExportError>(())
+        })?;
+        // All layers are packed by now: this only looks them up.
+        let bundle = self.bundle(images, compression, &[])?;
+        for (descriptor, bytes) in &bundle.documents {
+            let bytes: &[u8] = bytes;
+            if descriptor.media_type == media::OCI_CONFIG || descriptor.media_type == media::DOCKER_CONFIG {
+                let open = |from: u64| -> io::Result<Box<dyn Read>> { Ok(Box::new(io::Cursor::new(tail(bytes, from).to_vec()))) };
+                let sent = client.push_blob(&repository, descriptor, &[], &open, &|_| {}).map_err(failed)?;
+                outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
+            } else {
+                let last = descriptor.digest == bundle.exported.manifest.digest;
+                let name = match to.tag().filter(|_| last && named == PushAs::Tag) {
+                    Some(tag) => tag.to_string(),
+                    None => descriptor.digest.to_string(),
+                };
+                client.push_document(&repository, &name, &descriptor.media_type, bytes).map_err(failed)?;
+            }
+        }
+        for image in images {
+            // So that another push to this registry can take the layers from here.
+            let name = format!("{}@{}", to.name(), bundle.exported.manifest.digest);
+            self.store.put_repo_digest(&Digest::of(&image.config), &name)?;
+        }
+        let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let uploaded = outcomes.iter().filter(|s| **s == Sent::Uploaded).count();
+        Ok(Pushed { exported: bundle.exported, uploaded, spared: outcomes.len() - uploaded })
+    }
+
+    fn push_blob(
+        &self,
+        client: &Client,
+        repository: &Repository,
+        blob: &BlobRef,
+        mount: &[String],
+    ) -> Result<Sent, crate::registry::RegistryError> {
+        let Descriptor { digest, size, .. } = &blob.descriptor;
+        let task = self.progress.begin(format!("push layer {}", &digest.hex()[..12]));
+        let open = |from: u64| -> io::Result<Box<dyn Read>> { open_at(self, blob, from) };
+        let sent = client.push_blob(repository, &blob.descriptor, mount, &open, &|done| self.progress.advance(task, done, Some(*size)));
+        self.progress.end(task);
+        sent
+    }
+
+    /// Returns, for blobs of the store's images, in which other repositories of the registry they were seen.
+    fn other_repositories(&self, to: &Repository) -> Result<HashMap<Digest, Vec<String>>, ExportError> {
+        let mut seen: HashMap<Digest, Vec<String>> = HashMap::new();
+        let mut known: HashMap<DiffId, Vec<Digest>> = HashMap::new();
+        for image in self.store.list()? {
+            let paths = image.repo_digests.iter().filter_map(|d| Reference::parse(d).ok());
+            let paths: Vec<String> = paths.filter(|r| r.domain() == to.host && r.path() != to.path).map(|r| r.path().to_string()).collect();
+            for layer in image.layers.iter().filter(|_| !paths.is_empty()) {
+                let blobs = match known.get(&layer.diff_id) {
+                    Some(blobs) => blobs,
+                    None => {
+                        let blobs = self.store.layer_blobs(&layer.diff_id)?.into_iter().map(|b| b.digest).collect();
+                        known.entry(layer.diff_id).or_insert(blobs)
+                    }
+                };
+                for blob in blobs {
+                    let found = seen.entry(*blob).or_default();
+                    for path in &paths {
+                        // Two are enough: each is a request.
+                        if found.len() < 2 && !found.contains(path) {
+                            found.push(path.clone());
+                        }
+                    }
+                }
+            }
+        }
+        Ok(seen)
+    }
+}
+
+/// A layer that is to be pushed.
+enum Layer<'a> {
+    AsItCame(BlobRef),
+    Ours(&'a FinishedLayer),
+}
+
+/// Returns the layers of all images, each once.
+fn layers(images: &[FinishedImage]) -> Vec<Layer<'_>> {
+    let mut seen = HashSet::new();
+    let mut out = Vec::new();
+    for image in images {
+        let came = as_it_came(image).map(|(_, _, blobs)| blobs);
+        for (n, layer) in image.layers.iter().enumerate() {
+            let blob = came.as_ref().and_then(|blobs| blobs.get(n));
+            if seen.insert(blob.map_or(*layer.diff_id.as_bytes(), |b| *b.descriptor.digest.as_bytes())) {
+                out.push(blob.map_or(Layer::Ours(layer), |b| Layer::AsItCame(b.clone())));
+            }
+        }
+    }
+    out
+}
+
+/// Opens a blob at a position. From the start on it is verified; what goes on after a break is verified by the registry.
+fn open_at(exporter: &Exporter<'_>, blob: &BlobRef, from: u64) -> io::Result<Box<dyn Read>> {
+    if from == 0 {
+        return Ok(open_blob(exporter.store, blob).map_err(io::Error::other)?);
+    }
+    let (mut file, offset) = match &blob.place {
+        BlobPlace::Store => {
+            let file = exporter.store.open_blob(&blob.descriptor.digest).map_err(io::Error::other)?;
+            (file.ok_or_else(|| io::Error::other("it has gone from the store"))?, 0)
+        }
+        BlobPlace::File { path, offset } => (File::open(path)?, *offset),
+    };
+    file.seek(SeekFrom::Start(offset + from))?;
+    Ok(Box::new(file.take(blob.descriptor.size - from)))
+}
+
+fn tail(bytes: &[u8], from: u64) -> &[u8] {
+    usize::try_from(from).ok().and_then(|from| bytes.get(from..)).unwrap_or_default()
+}

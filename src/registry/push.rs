@@ -1,0 +1,317 @@
+//! Pushes blobs and documents.
+//!
+//! A blob that the registry has is not sent, one that it has in another repository is mounted from there. What is sent
+//! goes as one PUT; where that breaks, in pieces, so that a broken transfer goes on where it broke and a limit on the
+//! size of requests (413) is kept. A registry checks the digest itself when a blob is complete; ours is the one of the
+//! bytes that were verified when they entered the store.
+//!
+//! What a newcomer would get wrong: the upload's address is the registry's to choose, anew with each answer, on whatever
+//! host; it gets no credentials of another origin.
+
+use std::io::{self, Read};
+
+use ureq::Body;
+use ureq::http::{Method, Response, Uri};
+
+use super::RegistryError;
+use super::client::{Call, Client, Pause, Repository, refusal};
+use super::http;
+use crate::digest::Digest;
+use crate::image::manifest::Descriptor;
+
+/// The size of a piece: a broken one is sent again.
+const PIECE_BYTES: u64 = 32 << 20;
+
+/// Opens a blob at a position of its bytes.
+pub type BlobSource<'s> = dyn Fn(u64) -> io::Result<Box<dyn Read>> + Sync + 's;
+
+/// How a blob came to be in a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It was there.
+    Present,
+    /// It was taken from another repository of the registry.
+    Mounted,
+    /// Its bytes were sent.
+    Uploaded,
+}
+
+/// How an attempt to send a blob failed.
+enum Failure {
+    /// With this; again in pieces, if it is worth it.
+    Broken(RegistryError),
+    /// The request is too big for the server.
+    TooBig(RegistryError),
+}
+
+impl From<RegistryError> for Failure {
+    fn from(e: RegistryError) -> Self {
+        match e {
+            RegistryError::Status { status: 413, .. } => Self::TooBig(e),
+            e => Self::Broken(e),
+        }
+    }
+}
+
+impl Client {
+    /// Makes sure that a repository has a blob.
+    ///
+    /// `mount` names repositories of the same registry that may have it; `open` gives its bytes, more than once if need
+    /// be; `sent` is told how many bytes went out.
+    pub fn push_blob(
+        &self,
+        repository: &Repository,
+        blob: &Descriptor,
+        mount: &[String],
+        open: &BlobSource<'_>,
+        sent: &dyn Fn(u64),
+    ) -> Result<Sent, RegistryError> {
+        let upload = Upload { client: self, repository, blob, mount, open, sent };
+        if upload.patiently(|| upload.is_there())? {
+            return Ok(Sent::Present);
+        }
+        upload.send()
+    }
+
+    /// Puts a manifest or index under a tag or its digest.
+    pub fn push_document(&self, repository: &Repository, tag_or_digest: &str, media_type: &str, bytes: &[u8]) -> Result<(), RegistryError> {
+        let what = || format!("{}/{}:{tag_or_digest}", repository.host, repository.path);
+        let url = self.below(repository, &format!("manifests/{tag_or_digest}"))?;
+        let mut pause = Pause::new(self);
+        loop {
+            let headers: &[(&str, &str)] = &[("content-type", media_type)];
+            let call = Call { method: Method::PUT, url: url.clone(), headers, scope: push_scope(repository, &[]), what: &what };
+            let mut open = || -> io::Result<(Box<dyn Read + '_>, u64)> { Ok((Box::new(bytes), bytes.len() as u64)) };
+            let attempt =
+                self.ask(repository, &call, Some(&mut open)).and_then(|answer| expect(repository, answer, &[200, 201, 202], &what));
+            match attempt {
+                Ok(_) => return Ok(()),
+                Err(e) => pause.before_retry(e)?,
+            }
+        }
+    }
+
+    /// Returns whether a repository has a manifest or index of this digest.
+    pub fn has_document(&self, repository: &Repository, digest: &Digest, accept: &str) -> Result<bool, RegistryError> {
+        let what = || format!("{}/{}@{digest}", repository.host, repository.path);
+        let url = self.below(repository, &format!("manifests/{digest}"))?;
+        let headers: &[(&str, &str)] = &[("accept", accept)];
+        let mut pause = Pause::new(self);
+        loop {
+            let call = Call { method: Method::HEAD, url: url.clone(), headers, scope: push_scope(repository, &[]), what: &what };
+            let attempt = self.ask(repository, &call, None).and_then(|answer| expect(repository, answer, &[200, 404], &what));
+            match attempt {
+                Ok((_, response)) => return Ok(response.status().as_u16() == 200),
+                Err(e) => pause.before_retry(e)?,
+            }
+        }
+    }
+}
+
+/// One blob on its way to a repository.
+struct Upload<'u> {
+    client: &'u Client,
+    repository: &'u Repository,
+    blob: &'u Descriptor,
+    mount: &'u [String],
+    open: &'u BlobSource<'u>,
+    sent: &'u dyn Fn(u64),
+}
+
+impl Upload<'_> {
+    fn what(&self) -> String {
+        format!("blob {} of {}/{}", self.blob.digest, self.repository.host, self.repository.path)
+    }
+
+    /// Tries again what fails in passing.
+    fn patiently<T>(&self, attempt: impl Fn() -> Result<T, RegistryError>) -> Result<T, RegistryError> {
+        let mut pause = Pause::new(self.client);
+        loop {
+            match attempt() {
+                Ok(done) => return Ok(done),
+                Err(e) => pause.before_retry(e)?,
+            }
+        }
+    }
+
+    fn ask(&self, method: Method, url: Uri, headers: &[(&str, &str)], accepted: &[u16]) -> Result<(Uri, Response<Body>), RegistryError> {
+        let what = || self.what();
+        let call = Call { method, url, headers, scope: push_scope(self.repository, self.mount), what: &what };
+        expect(self.repository, self.client.ask(self.repository, &call, None)?, accepted, &what)
+    }
+
+    fn is_there(&self) -> Result<bool, RegistryError> {
+        let url = self.client.below(self.repository, &format!("blobs/{}", self.blob.digest))?;
+        let (_, response) = self.ask(Method::HEAD, url, &[], &[200, 404])?;
+        Ok(response.status().as_u16() == 200)
+    }
+
+    fn send(&self) -> Result<Sent, RegistryError> {
+        for from in self.mount {
+            let path = format!("blobs/uploads/?mount={}&from={from}", self.blob.digest);
+            // Who may not read there is answered by an upload of its own, or by a refusal: no matter.
+            if let Ok((url, response)) =
+                self.client.below(self.repository, &path).and_then(|url| self.ask(Method::POST, url, &[], &[201, 202]))
+            {
+                match response.status().as_u16() {
+                    201 => return Ok(Sent::Mounted),
+                    _ => self.abandon(&url, &response),
+                }
+            }
+        }
+        let mut pause = Pause::new(self.client);
+        let mut whole = true;
+        loop {
+            let attempt = self.begin().map_err(Failure::from).and_then(|at| if whole { self.in_one(at) } else { self.in_pieces(at) });
+            match attempt {
+                Ok(()) => return Ok(Sent::Uploaded),
+                Err(Failure::TooBig(e)) if !whole => return Err(e),
+                Err(Failure::TooBig(_)) => whole = false,
+                Err(Failure::Broken(e)) => {
+                    pause.before_retry(e)?;
+                    // Small ones are not worth more than another try.
+                    whole = self.blob.size <= PIECE_BYTES;
+                }
+            }
+        }
+    }
+
+    /// Begins an upload and returns its address.
+    fn begin(&self) -> Result<Uri, RegistryError> {
+        let url = self.client.below(self.repository, "blobs/uploads/")?;
+        let (url, response) = self.ask(Method::POST, url, &[], &[202])?;
+        self.location(&url, &response)
+    }
+
+    /// Gives up an upload that was begun unasked; what comes of it is the registry's own matter.
+    fn abandon(&self, url: &Uri, response: &Response<Body>) {
+        if let Ok(location) = self.location(url, response) {
+            let _ = self.ask(Method::DELETE, location, &[], &[]);
+        }
+    }
+
+    fn location(&self, url: &Uri, response: &Response<Body>) -> Result<Uri, RegistryError> {
+        let text = response.headers().get("location").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let next = http::join(url, text).filter(|_| !text.is_empty());
+        let refused = || RegistryError::Redirect { url: url.to_string(), to: text.chars().take(200).collect() };
+        let next = next.ok_or_else(refused)?;
+        self.client.require_secure(&next)?;
+        Ok(next)
+    }
+
+    /// Sends a part of the bytes.
+    fn put(
+        &self,
+        method: Method,
+        url: Uri,
+        range: std::ops::Range<u64>,
+        headers: &[(&str, &str)],
+        accepted: &[u16],
+    ) -> Result<(Uri, Response<Body>), RegistryError> {
+        let what = || self.what();
+        let mut all = vec![("content-type", "application/octet-stream")];
+        all.extend_from_slice(headers);
+        let call = Call { method, url, headers: &all, scope: push_scope(self.repository, self.mount), what: &what };
+        let length = range.end - range.start;
+        let mut open = || -> io::Result<(Box<dyn Read + '_>, u64)> {
+            let counted = Counted { inner: (self.open)(range.start)?.take(length), at: range.start, sent: self.sent };
+            Ok((Box::new(counted), length))
+        };
+        expect(self.repository, self.client.ask(self.repository, &call, Some(&mut open))?, accepted, &what)
+    }
+
+    fn in_one(&self, at: Uri) -> Result<(), Failure> {
+        let url = with_query(&at, &format!("digest={}", self.blob.digest)).ok_or_else(|| self.client.no_address(&at))?;
+        self.put(Method::PUT, url, 0..self.blob.size, &[], &[200, 201, 204])?;
+        Ok(())
+    }
+
+    /// Sends the bytes piece by piece; after a failure the registry says how far it got.
+    fn in_pieces(&self, mut at: Uri) -> Result<(), Failure> {
+        let size = self.blob.size;
+        let mut done = 0;
+        let mut pause = Pause::new(self.client);
+        while done < size {
+            let end = (done + PIECE_BYTES).min(size);
+            let range = format!("{done}-{}", end - 1);
+            match self.put(Method::PATCH, at.clone(), done..end, &[("content-range", &range)], &[202, 204, 201]) {
+                Ok((url, response)) => {
+                    at = self.location(&url, &response)?;
+                    done = end;
+                    pause = Pause::new(self.client);
+                }
+                Err(e) if matches!(e, RegistryError::Status { status: 413, .. }) => return Err(Failure::TooBig(e)),
+                Err(e) => {
+                    // 416: it has more or less than we think.
+                    if !matches!(e, RegistryError::Status { status: 416, .. }) {
+                        pause.before_retry(e)?;
+                    }
+                    let (url, response) = self.patiently(|| self.ask(Method::GET, at.clone(), &[], &[200, 202, 204]))?;
+                    done = received(&response).filter(|n| *n <= size).unwrap_or(0);
+                    at = self.location(&url, &response).unwrap_or(at);
+                }
+            }
+        }
+        let url = with_query(&at, &format!("digest={}", self.blob.digest)).ok_or_else(|| self.client.no_address(&at))?;
+        self.patiently(|| self.ask(Method::PUT, url.clone(), &[], &[200, 201, 204]))?;
+        Ok(())
+    }
+}
+
+impl Client {
+    fn no_address(&self, url: &Uri) -> RegistryError {
+        RegistryError::Redirect { url: url.to_string(), to: String::new() }
+    }
+
+    fn require_secure(&self, url: &Uri) -> Result<(), RegistryError> {
+        self.http().require_secure(url)
+    }
+}
+
+/// Tells how many bytes go by.
+struct Counted<'c, R> {
+    inner: R,
+    at: u64,
+    sent: &'c dyn Fn(u64),
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.at += n as u64;
+        (self.sent)(self.at);
+        Ok(n)
+    }
+}
+
+/// Accepts an answer with one of these statuses.
+fn expect(
+    repository: &Repository,
+    (url, mut response): (Uri, Response<Body>),
+    accepted: &[u16],
+    what: &dyn Fn() -> String,
+) -> Result<(Uri, Response<Body>), RegistryError> {
+    match response.status().as_u16() {
+        status if accepted.contains(&status) => Ok((url, response)),
+        status => Err(refusal(repository, &url, status, &mut response, what)),
+    }
+}
+
+fn push_scope(repository: &Repository, mount: &[String]) -> String {
+    let mut scope = format!("repository:{}:pull,push", repository.path);
+    mount.iter().for_each(|from| scope.push_str(&format!(" repository:{from}:pull")));
+    scope
+}
+
+/// Returns how many bytes the registry has: `Range: 0-LAST`.
+fn received(response: &Response<Body>) -> Option<u64> {
+    let value = response.headers().get("range")?.to_str().ok()?;
+    let last: u64 = value.trim_start_matches("bytes=").split_once('-')?.1.trim().parse().ok()?;
+    // Nothing at all is `0-0` by custom; a single byte sent again does no harm.
+    Some(if last == 0 { 0 } else { last + 1 })
+}
+
+fn with_query(url: &Uri, query: &str) -> Option<Uri> {
+    let separator = if url.query().is_some() { '&' } else { '?' };
+    format!("{url}{separator}{query}").parse().ok()
+}
