@@ -6,6 +6,7 @@
 use std::error::Error;
 
 use crate::dockerfile::source::{Diagnostic, Severity, Span};
+use crate::engine::error::advice;
 
 /// Exit code of a build or command that failed.
 pub const FAILED: u8 = 1;
@@ -35,8 +36,12 @@ impl Failure {
     }
 
     /// Makes a failure of an error and its causes, joined by colons.
-    pub fn of(error: &dyn Error) -> Self {
-        Self::message(chain(error))
+    pub fn of(error: &(dyn Error + 'static)) -> Self {
+        let failure = Self::message(chain(error));
+        match advice(error) {
+            Some(text) => failure.hint(text),
+            None => failure,
+        }
     }
 
     /// Makes a failure that shows nothing.

@@ -1,6 +1,7 @@
 //! Why a build ended without a result.
 
 use crate::dockerfile::source::Diagnostic;
+use crate::registry::RegistryError;
 
 /// The error of a build.
 ///
@@ -36,7 +37,10 @@ impl BuildError {
 
     /// Adds what to do about `error`, the cause, where that is always the same.
     pub fn advised(self, error: &(dyn std::error::Error + 'static)) -> Self {
-        if is_full_disk(error) { self.hint(FULL_DISK) } else { self }
+        match advice(error) {
+            Some(text) => self.hint(text),
+            None => self,
+        }
     }
 
     /// Adds what to do about it.
@@ -58,6 +62,22 @@ impl From<Diagnostic> for BuildError {
 
 const FULL_DISK: &str = "the file system of the store or of the output has no space or no inodes left (df -h, df -i): \
                          `ply prune --all` frees what the cache holds, --store takes another place";
+
+/// Returns what to do about an error, where that is always the same.
+pub fn advice(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if is_full_disk(error) {
+        return Some(FULL_DISK.into());
+    }
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(RegistryError::Denied { host, .. }) = error.downcast_ref() {
+            return Some(format!("`ply login {host}` keeps credentials for it (docker's and podman's logins are used too)"));
+        }
+        // Errors are boxed on the way.
+        next = error.downcast_ref::<Box<RegistryError>>().map(|e| &**e as &(dyn std::error::Error + 'static)).or_else(|| error.source());
+    }
+    None
+}
 
 fn is_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
@@ -105,5 +125,8 @@ mod tests {
             assert_eq!(hint(error).as_deref(), Some(FULL_DISK), "{error}");
         }
         assert_eq!(hint(&std::io::Error::from_raw_os_error(libc::EIO)), None);
+        let denied = RegistryError::Denied { what: "x".into(), host: "r.example".into(), message: String::new() };
+        let pushing = crate::engine::export::ExportError::Push { name: "x".into(), source: Box::new(denied) };
+        assert!(hint(&pushing).unwrap().starts_with("`ply login r.example` "));
     }
 }

@@ -13,10 +13,12 @@ use std::thread::JoinHandle;
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
+    pub method: String,
     /// With the query.
     pub path: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
 }
 
 impl Request {
@@ -114,7 +116,8 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let mut words = line.split_whitespace();
-    let path = words.nth(1)?.to_string();
+    let method = words.next()?.to_string();
+    let path = words.next()?.to_string();
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
@@ -125,7 +128,7 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
     let length = headers.iter().find(|(n, _)| n == "content-length").and_then(|(_, v)| v.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     std::io::Read::read_exact(&mut reader, &mut body).ok()?;
-    Some(Request { path, headers })
+    Some(Request { method, path, headers, body })
 }
 
 fn write_reply(mut stream: &TcpStream, reply: &Reply) -> std::io::Result<()> {

@@ -155,7 +155,8 @@ fn base_blobs_stay_as_they_are_and_damaged_ones_never_leave() {
     bench.exporter().oci(&[bench.image()], &bench.output("base", Compression::Zstd), &mut io::sink()).unwrap();
     let base = bench.resolve("base", "v1");
     let layers = base.layers.iter().map(|l| FinishedLayer::of_base(l, None).unwrap()).collect();
-    let image = FinishedImage { config: base.config_bytes.clone(), platform: base.platform.clone(), names: Vec::new(), layers, manifest: None };
+    let image =
+        FinishedImage { config: base.config_bytes.clone(), platform: base.platform.clone(), names: Vec::new(), layers, manifest: None };
     let exported = bench.exporter().oci(std::slice::from_ref(&image), &bench.output("again", Compression::Gzip), &mut io::sink()).unwrap();
     assert_eq!(exported.manifest.digest, base.digest);
     let mut bytes = std::fs::read(bench.path("base")).unwrap();

@@ -1,4 +1,4 @@
-//! Pulling from a real registry: Debian's docker-registry on loopback.
+//! Pulling from and pushing to a real registry: Debian's docker-registry on loopback.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -14,14 +14,19 @@ struct Registry {
 impl Registry {
     /// Starts one with its data in `w`; none where it is not installed.
     fn start(w: &World) -> Option<Self> {
+        Self::start_with(w, "")
+    }
+
+    fn start_with(w: &World, more: &str) -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = w.path("registry.yml");
         let text = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{more}",
             w.path("registry").display()
         );
         std::fs::write(&config, text).unwrap();
-        let started = Command::new("docker-registry").arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let log = std::fs::File::create(w.path("registry.log")).unwrap();
+        let started = Command::new("docker-registry").arg("serve").arg(&config).stdout(log.try_clone().unwrap()).stderr(log).spawn();
         let Ok(process) = started else {
             skipped("docker-registry is not installed");
             return None;
@@ -64,4 +69,70 @@ fn a_base_is_pulled_once_and_then_needs_no_network() {
     puller.image(&format!("FROM {name}\nRUN echo $FROM_BASE > /own\nRUN echo more > /more\n")).ok();
     assert_eq!(puller.out(&["cat", "/more"]), "more\n");
     puller.image(&format!("FROM {name}-missing\n")).fails(1).says("team/base").says("Dockerfile:1");
+}
+
+#[test]
+fn what_is_pushed_is_pulled_again_with_the_same_digest() {
+    let w = World::new();
+    let Some(registry) = Registry::start(&w) else { return };
+    let host = format!("127.0.0.1:{}", registry.port);
+    w.file("Dockerfile", "FROM base\nRUN echo pushed > /p\n");
+    w.build(&["--push", "-t", &format!("{host}/team/app:1"), "--metadata-file", w.path("m.json").to_str().unwrap()]).ok();
+    let metadata = std::fs::read_to_string(w.path("m.json")).unwrap();
+    let digest = metadata.split("\"containerimage.digest\": \"").nth(1).unwrap().split('"').next().unwrap().to_string();
+    // Under another name its layers are taken over.
+    w.ply(&["tag", &format!("{host}/team/app:1"), &format!("{host}/copy:2")]).ok();
+    assert!(w.ply(&["push", &format!("{host}/copy:2")]).ok().stdout.starts_with(&format!("2: digest: {digest} size: ")));
+    let log = std::fs::read_to_string(w.path("registry.log")).unwrap();
+    assert_eq!(log.lines().filter(|l| l.contains("mount=") && l.contains("\" 201 ")).count(), 2, "{log}");
+
+    let other = World::new();
+    other.ply(&["pull", &format!("{host}/copy:2")]).ok();
+    assert_eq!(other.ply(&["run", "--rm", &format!("{host}/copy:2"), "cat", "/p"]).ok().stdout, "pushed\n");
+    other.ply(&["tag", &format!("{host}/copy:2"), &format!("{host}/third:a")]).ok();
+    other.ply(&["tag", &format!("{host}/copy:2"), &format!("{host}/third:b")]).ok();
+    let pushed = other.ply(&["push", "--all-tags", &format!("{host}/third")]).ok();
+    assert_eq!(pushed.stdout.matches(&digest).count(), 2, "{}", pushed.stdout);
+    other.ply(&["push", &format!("{host}/nothing")]).fails(1).says("no image");
+}
+
+#[test]
+fn a_login_is_tried_kept_and_forgotten() {
+    let w = World::new();
+    let Some(hash) = program("htpasswd", &["-Bbn", "me", "secret"]) else { return skipped("htpasswd is not installed") };
+    std::fs::write(w.path("htpasswd"), hash.ok().stdout).unwrap();
+    let more = format!("auth:\n  htpasswd:\n    realm: r\n    path: {}\n", w.path("htpasswd").display());
+    let Some(registry) = Registry::start_with(&w, &more) else { return };
+    let host = format!("127.0.0.1:{}", registry.port);
+    w.image("FROM base\nRUN echo secret-push > /s\n").ok();
+    w.ply(&["tag", "t", &format!("{host}/s")]).ok();
+    let ply = |args: &[&str]| {
+        let mut command = w.command(args);
+        super::Done::from(command.env("DOCKER_CONFIG", w.path("docker")).output().unwrap())
+    };
+    ply(&["push", &format!("{host}/s")]).fails(1).says("refuses access").says("ply login");
+    ply(&["login", "-u", "me", "-p", "wrong", &host]).fails(1).says("the user or password is wrong");
+    assert!(!w.path("docker/config.json").exists());
+    ply(&["login", "-u", "me", "-p", "secret", &host]).ok();
+    ply(&["push", &format!("{host}/s")]).ok();
+    ply(&["logout", &host]).ok();
+    ply(&["push", &format!("{host}/s")]).fails(1);
+}
+
+#[test]
+fn what_is_saved_is_loaded_again_by_others_and_by_us() {
+    let w = World::new();
+    w.image("FROM base\nRUN echo saved > /s\n").ok();
+    w.ply(&["tag", "t", "second:2"]).ok();
+    let (docker, oci) = (w.path("docker.tar"), w.path("oci.tar"));
+    w.ply(&["save", "-o", docker.to_str().unwrap(), "t", "second:2"]).ok();
+    w.ply(&["save", "--format", "oci", "-o", oci.to_str().unwrap(), "t"]).ok();
+    let other = World::new();
+    let loaded = other.ply(&["load", "-i", docker.to_str().unwrap()]).ok();
+    assert_eq!(loaded.stdout, "Loaded image: t:latest\nLoaded image: second:2\n");
+    assert_eq!(other.ply(&["images", "-q"]).ok().stdout.lines().next(), w.ply(&["images", "-q"]).ok().stdout.lines().next());
+    for (kind, file) in [("docker-archive", &docker), ("oci-archive", &oci)] {
+        let Some(judged) = program("skopeo", &["inspect", "--raw", &format!("{kind}:{}", file.display())]) else { return };
+        judged.ok();
+    }
 }
