@@ -6,15 +6,14 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use ureq::http::{Method, Response, Uri};
 use ureq::{Body, BodyReader};
 
 use super::auth::{self, Challenge};
 use super::credentials;
-use super::error::Recovery;
 use super::http::{self, Http};
+use super::pause::Pause;
 use super::{RegistryConfig, RegistryError};
 use crate::digest::Digest;
 use crate::image::manifest::{DOCUMENT_MAX_BYTES, Descriptor, media};
@@ -360,36 +359,6 @@ impl Read for BlobReader<'_> {
                 }
             }
         }
-    }
-}
-
-/// The pauses between tries, and when they are enough.
-pub(super) struct Pause<'a> {
-    client: &'a Client,
-    next: Duration,
-    spent: Duration,
-}
-
-impl<'a> Pause<'a> {
-    pub(super) fn new(client: &'a Client) -> Self {
-        Self { client, next: client.config().retry.first, spent: Duration::ZERO }
-    }
-
-    /// Waits, or returns the error when trying again can't help or was tried enough.
-    pub(super) fn before_retry(&mut self, error: RegistryError) -> Result<(), RegistryError> {
-        let retry = self.client.config().retry;
-        let patience = match error.recovery() {
-            Recovery::Never => return Err(error),
-            Recovery::Unreachable => retry.patience_unreachable,
-            Recovery::InPassing => retry.patience,
-        };
-        if self.spent + self.next > patience {
-            return Err(error);
-        }
-        std::thread::sleep(self.next);
-        self.spent += self.next;
-        self.next = (self.next * 2).min(retry.longest);
-        Ok(())
     }
 }
 

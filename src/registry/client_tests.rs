@@ -1,6 +1,7 @@
 //! Tests of the client against a registry that misbehaves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::Retry;
 use super::super::testserver::{Reply, Request, TestServer};

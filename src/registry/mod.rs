@@ -17,6 +17,7 @@ mod error;
 mod forward;
 pub(crate) mod http;
 mod login;
+mod pause;
 mod push;
 #[cfg(test)]
 pub(crate) mod testserver;

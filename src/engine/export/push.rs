@@ -48,7 +48,7 @@ impl Exporter<'_> {
         let outcomes = Mutex::new(Vec::new());
         side_by_side(&layers(images), client.config().parallel, &|layer| {
             let blob = match layer {
-                Layer::AsItCame(blob) => blob.clone(),
+                Layer::AsItCame(blob) => (**blob).clone(),
                 Layer::Ours(layer) => pack::pack(self, layer, compression)?,
             };
             let mount = others.get(&blob.descriptor.digest).map_or(&[][..], Vec::as_slice);
@@ -130,7 +130,7 @@ impl Exporter<'_> {
 
 /// A layer that is to be pushed.
 enum Layer<'a> {
-    AsItCame(BlobRef),
+    AsItCame(Box<BlobRef>),
     Ours(&'a FinishedLayer),
 }
 
@@ -143,7 +143,7 @@ fn layers(images: &[FinishedImage]) -> Vec<Layer<'_>> {
         for (n, layer) in image.layers.iter().enumerate() {
             let blob = came.as_ref().and_then(|blobs| blobs.get(n));
             if seen.insert(blob.map_or(*layer.diff_id.as_bytes(), |b| *b.descriptor.digest.as_bytes())) {
-                out.push(blob.map_or(Layer::Ours(layer), |b| Layer::AsItCame(b.clone())));
+                out.push(blob.map_or(Layer::Ours(layer), |b| Layer::AsItCame(Box::new(b.clone()))));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Pulling from and pushing to a real registry: Debian's docker-registry on loopback.
 
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use super::{World, program, skipped};
