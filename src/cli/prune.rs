@@ -15,7 +15,7 @@ use crate::ui::{human, out};
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "What a running build uses, an image with a name needs or a container holds always stays.")]
 pub struct PruneArgs {
-    /// Remove the whole cache, and pulled bases that have no name of their own
+    /// Remove the whole cache, downloads, git repositories, and pulled bases that have no name of their own
     #[arg(short, long)]
     pub all: bool,
     /// Also remove cache records that were of no use for so long

@@ -99,7 +99,12 @@ impl<'a> Inputs<'a> {
         }
         let place = match &request.context {
             ContextSource::Directory(dir) => dir.canonicalize().unwrap_or_else(|_| dir.clone()).display().to_string(),
-            other => address::redact(&format!("{other:?}")),
+            // Whatever ref: a build of the next commit is compared with that of the last.
+            ContextSource::Url(url) => match address::GitAddress::parse_context(url) {
+                Ok(Some(git)) => format!("{} {}", git.shown(), git.subdir),
+                _ => address::redact(url),
+            },
+            ContextSource::Stdin => "-".into(),
         };
         inputs.dockerfile_id = format!("{place}\n{}", text.name);
         let host = Platform::host();

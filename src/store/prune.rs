@@ -21,7 +21,7 @@ pub struct PruneOptions {
     pub all: bool,
     /// Also records, downloads and repositories that were last of use before this moment (unix seconds).
     pub unused_since_secs: Option<i64>,
-    /// Also the records that were of use longest ago, until the store takes no more than this. Images, cache mounts and
+    /// Also the records that were of use longest ago, until the store takes no more than this. Images, repositories, cache mounts and
     /// what live builds hold stay, so it may not get there.
     pub max_used_bytes: Option<u64>,
     /// Also cache mounts that no step uses.
