@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
-use crate::cli::{stored, transfer, values};
+use crate::cli::{interrupt, stored, transfer, values};
 use crate::engine::sources::ImportRequest;
 use crate::image::platform::Platform;
 use crate::ui::out;
@@ -42,7 +42,7 @@ pub fn run(args: &ImportArgs, session: &Session) -> Result<(), Failure> {
     };
     let image = transfer::interruptible(session, true, false, |sources, _| {
         if args.file == "-" {
-            return sources.import(std::io::stdin(), &request).map_err(|e| Failure::of(&e));
+            return sources.import(interrupt::stdin(|| sources.progress.is_cancelled()), &request).map_err(|e| Failure::of(&e));
         }
         let path = session.env.directory.join(&args.file);
         let file = File::open(&path).map_err(|e| Failure::message(format!("opening `{}`: {e}", args.file)))?;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::failure::{Failure, USAGE};
 use crate::cli::session::Session;
-use crate::cli::{stored, transfer, values};
+use crate::cli::{interrupt, stored, transfer, values};
 use crate::image::platform::Platform;
 use crate::ui::out;
 
@@ -33,7 +33,7 @@ pub fn run(args: &LoadArgs, session: &Session) -> Result<(), Failure> {
     let loaded = transfer::interruptible(session, args.quiet, false, |sources, _| {
         match &args.input {
             Some(path) => sources.load(&session.env.directory.join(path), &platform),
-            None => sources.load_stream(std::io::stdin(), &platform),
+            None => sources.load_stream(interrupt::stdin(|| sources.progress.is_cancelled()), &platform),
         }
         .map_err(|e| Failure::of(&e))
     })?;

@@ -74,6 +74,7 @@ pub fn with_sources<T>(
     work: impl FnOnce(&Sources<'_>, &Store) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let store = stored::open(session)?;
+    store.end_when(cancel.cell());
     let client = Client::new(registry_config(&session.env));
     let mode = if quiet { Mode::Quiet } else { Mode::Auto.resolve(session.env.can_redraw()) };
     let progress = Progress::start(mode, session.stderr);

@@ -54,6 +54,9 @@ pub enum ContextError {
         /// From the tree's root.
         path: String,
     },
+    /// The work was asked to end; see [`SourceTree::until`](super::SourceTree::until).
+    #[error("interrupted")]
+    Interrupted,
     /// Directories are nested beyond reason.
     #[error("`{path}` lies more than {limit} directories deep")]
     TooDeep {

@@ -135,8 +135,7 @@ fn hash_one(
         let io = |action| move |e: rustix::io::Errno| ContextError::io(action, path, e);
         let (mut file, before) = open_file(dir, name).map_err(io("reading"))?;
         let xattrs = if tree.is_local() { Some(xattrs_at(&file, b"").map_err(io("reading attributes of"))?) } else { None };
-        let digest =
-            digest_reader(&mut file, buffer).map_err(|e| ContextError::Io { action: "reading", path: printable(path), source: e })?;
+        let digest = digest_file(tree, &mut file, path, buffer)?;
         let after = Meta::from(&rustix::fs::fstat(&file).map_err(io("examining"))?);
         if Stamp::from(&after) == before {
             let settled = is_settled_at(&before, hashing.now);
@@ -147,17 +146,18 @@ fn hash_one(
     Err(ContextError::Changed { path: printable(path) })
 }
 
-/// Digests all that `reader` gives.
-pub(crate) fn digest_reader(reader: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<ContentDigest> {
+/// Digests all that `file` gives.
+fn digest_file(tree: &SourceTree, file: &mut impl Read, path: &[u8], buffer: &mut [u8]) -> Result<ContentDigest, ContextError> {
     let mut h = blake3::Hasher::new();
     loop {
-        match reader.read(buffer) {
+        tree.go_on()?;
+        match file.read(buffer) {
             Ok(0) => return Ok(ContentDigest::from_bytes(*h.finalize().as_bytes())),
             Ok(n) => {
                 h.update(&buffer[..n]);
             }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Err(e) => return Err(ContextError::Io { action: "reading", path: printable(path), source: e }),
         }
     }
 }

@@ -8,12 +8,13 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::path::{self, Meta, Time, Xattrs};
 
-use super::error::IgnoredBy;
+use super::error::{ContextError, IgnoredBy};
 use super::resolve::{self, Place, ResolveError};
 use crate::dockerfile::ignore::IgnoreRules;
 
@@ -23,6 +24,7 @@ pub struct SourceTree {
     root: Arc<OwnedFd>,
     kind: TreeKind,
     name: String,
+    end: Option<Arc<AtomicUsize>>,
 }
 
 /// Ignore rules and where they stand.
@@ -49,11 +51,20 @@ pub enum TreeKind {
 impl SourceTree {
     /// Makes a tree of a build context's directory; `name` is what messages call it.
     pub fn local(root: Arc<OwnedFd>, ignore: Arc<Ignoring>, name: impl Into<String>) -> Self {
-        Self { root, kind: TreeKind::Local { ignore }, name: name.into() }
+        Self { root, kind: TreeKind::Local { ignore }, name: name.into(), end: None }
     }
     /// Makes a tree of a mounted root file system; the descriptor is duplicated. `name`: "stage `build`".
     pub fn root_fs(root: impl AsFd, name: impl Into<String>) -> std::io::Result<Self> {
-        Ok(Self { root: Arc::new(root.as_fd().try_clone_to_owned()?), kind: TreeKind::RootFs, name: name.into() })
+        Ok(Self { root: Arc::new(root.as_fd().try_clone_to_owned()?), kind: TreeKind::RootFs, name: name.into(), end: None })
+    }
+    /// Lets walking and reading it fail once `asked` is not 0 (what a signal handler sets).
+    pub fn until(self, asked: Arc<AtomicUsize>) -> Self {
+        Self { end: Some(asked), ..self }
+    }
+    /// Returns an error if whoever reads the tree shall end.
+    pub(super) fn go_on(&self) -> Result<(), ContextError> {
+        let ends = self.end.as_ref().is_some_and(|asked| asked.load(Ordering::Relaxed) != 0);
+        if ends { Err(ContextError::Interrupted) } else { Ok(()) }
     }
     /// Returns what messages call it.
     pub fn name(&self) -> &str {

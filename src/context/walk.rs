@@ -142,6 +142,7 @@ impl<'a> Walk<'a> {
         while let Some(level) = levels.last_mut() {
             self.tree_path.truncate(level.tree_length);
             self.path.truncate(level.length);
+            self.tree.go_on()?;
             let Some(name) = level.names.next() else {
                 levels.pop();
                 self.above.truncate(levels.len().saturating_sub(1));

@@ -32,6 +32,11 @@ impl CancelToken {
         Reading { inner, cancel: self.clone() }
     }
 
+    /// Returns a sink that fails once the end was asked for: for work whose product is not kept.
+    pub fn sink(&self) -> Sink {
+        Sink(self.clone())
+    }
+
     /// Returns the signal that asked for the end.
     pub fn signal(&self) -> Option<i32> {
         i32::try_from(self.0.load(Ordering::SeqCst)).ok().filter(|s| *s != 0)
@@ -57,6 +62,19 @@ impl<R: std::io::Read> std::io::Read for Reading<R> {
     }
 }
 
+/// See [`CancelToken::sink`].
+#[derive(Debug)]
+pub struct Sink(CancelToken);
+
+impl std::io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.is_cancelled() { Err(std::io::Error::other("interrupted")) } else { Ok(bytes.len()) }
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +97,6 @@ mod tests {
         assert_eq!((reader.read(&mut byte).unwrap(), byte), (1, *b"a"));
         token.cancel(15);
         assert_eq!(reader.read(&mut byte).unwrap_err().kind(), std::io::ErrorKind::Other);
+        assert!(std::io::Write::write_all(&mut token.sink(), b"a").is_err());
     }
 }

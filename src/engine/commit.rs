@@ -47,7 +47,7 @@ impl Build<'_> {
     pub fn commit(&self, id: NodeId, dir: &Path, decision: &Decision, took: Duration, keep: Keep) -> Result<Made, BuildError> {
         let store = self.engine.store;
         let failed = |e: &(dyn std::error::Error + 'static)| self.failed(id, "keeping the step's result", e);
-        let (changes, digests) = digest(dir, self.epoch).map_err(|e| failed(&e))?;
+        let (changes, digests) = self.digest(dir).map_err(|e| failed(&e))?;
         let layer = LayerId::Content(digests.content);
         let earlier = store.layer_dir(&layer).map_err(|e| failed(&e))?;
         if earlier.is_none() {
@@ -80,16 +80,17 @@ impl Build<'_> {
         }
         let dir = store.layer_dir(layer).map_err(|e| failed(&e))?;
         let dir = dir.ok_or_else(|| BuildError::plain(format!("layer {layer} has gone from the store")))?;
-        let (_, digests) = digest(&dir, self.epoch).map_err(|e| failed(&e))?;
+        let (_, digests) = self.digest(&dir).map_err(|e| failed(&e))?;
         store.put_diff_id(layer, self.epoch, digests.diff_id, digests.tar_size_bytes).map_err(|e| failed(&e))?;
         Ok((digests.diff_id, digests.tar_size_bytes))
     }
-}
 
-fn digest(dir: &Path, epoch: Option<i64>) -> Result<(ChangeSet, LayerDigests), layer::LayerError> {
-    let open = || rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-    let fd = open().map_err(|e| layer::LayerError::Read { source: e.into() })?;
-    let changes = diff::changes(&fd)?;
-    let digests = layer::digest(&changes, &fd, epoch)?;
-    Ok((changes, digests))
+    /// Digests a layer directory under this build's clamp.
+    fn digest(&self, dir: &Path) -> Result<(ChangeSet, LayerDigests), layer::LayerError> {
+        let open = || rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        let fd = open().map_err(|e| layer::LayerError::Read { source: e.into() })?;
+        let changes = diff::changes(&fd)?;
+        let digests = layer::write_and_digest(&changes, &fd, self.epoch, &mut self.engine.cancel.sink())?;
+        Ok((changes, digests))
+    }
 }

@@ -262,7 +262,7 @@ impl<'a> Inputs<'a> {
 
     /// The files of a context.
     pub fn context_tree(&self, name: Option<&str>) -> Option<SourceTree> {
-        self.contexts.get(&name.map(str::to_string)).map(|o| o.context.tree())
+        self.contexts.get(&name.map(str::to_string)).map(|o| o.context.tree().until(self.engine.cancel.cell()))
     }
 
     /// What is known of a context's files.

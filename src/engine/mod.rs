@@ -155,7 +155,9 @@ pub fn build(
     stdout: &mut dyn Write,
 ) -> Result<BuildOutcome, BuildError> {
     let start = Instant::now();
-    let (inputs, targets) = Inputs::gather(engine, request, stdin)?;
+    // Who is cancelled fails in the middle of something; that is no news.
+    let unless_cancelled = |e| if engine.cancel.is_cancelled() { BuildError::Cancelled } else { e };
+    let (inputs, targets) = Inputs::gather(engine, request, stdin).map_err(unless_cancelled)?;
     let findings = inputs::findings(&targets);
     if request.check_only {
         return Ok(BuildOutcome { image: None, findings });
@@ -175,8 +177,7 @@ pub fn build(
     inputs.save_stat_caches()?;
     builds.iter().try_for_each(Build::save_uses)?;
     let outcome = ran.and_then(|()| engine.go_on()).and_then(|()| Results::of(engine, request, &builds)?.write(stdout));
-    // Who is cancelled fails in the middle of something; that is no news.
-    let outcome = outcome.map_err(|e| if engine.cancel.is_cancelled() { BuildError::Cancelled } else { e });
+    let outcome = outcome.map_err(unless_cancelled);
     log::write(&builds, start, &outcome)?;
     engine.store.flush()?;
     outcome
@@ -185,8 +186,12 @@ pub fn build(
 /// Gives each platform's nodes their results; a node is named by its build's place and its own.
 fn run_nodes(builds: &[Build<'_>], jobs: Option<usize>) -> Result<(), BuildError> {
     let mut pending = Vec::new();
-    for (at, build) in builds.iter().enumerate() {
-        pending.extend(build.settle()?.into_iter().map(|id| (at, id)));
+    if let Some(first) = builds.first() {
+        let survey = first.engine.store.survey()?;
+        for (at, build) in builds.iter().enumerate() {
+            pending.extend(build.settle()?.into_iter().map(|id| (at, id)));
+        }
+        survey.end()?;
     }
     if pending.is_empty() {
         return Ok(());

@@ -40,6 +40,7 @@ impl Build<'_> {
     /// Writes what was noted, and that the records behind the hits were of use: at the end of a build, however it ended.
     pub fn save_uses(&self) -> Result<(), BuildError> {
         let failed = |e: &(dyn std::error::Error + 'static)| BuildError::caused("writing the cache", e);
+        let _one_state = self.engine.store.snapshot()?;
         for (id, slot) in self.noted.lock().expect("nobody panics with it").drain(..) {
             self.engine.store.set_slot(&id, &slot).map_err(|e| failed(&e))?;
         }

@@ -39,7 +39,7 @@ impl Build<'_> {
             (None, None) => "the tree".into(),
         };
         let files = SourceTree::root_fs(mount.root(), name).map_err(|e| self.failed(node, "opening its root", &e))?;
-        Ok(Tree { files, _mount: Some(mount) })
+        Ok(Tree { files: files.until(self.engine.cancel.cell()), _mount: Some(mount) })
     }
 
     /// Places a context's error at the source that it speaks of.

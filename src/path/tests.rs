@@ -117,6 +117,22 @@ fn a_recorded_owner_is_read_back_and_is_no_content() {
 }
 
 #[test]
+fn removing_a_tree_may_be_given_up_half_way() {
+    let (dir, root) = root_with_canary();
+    let t = dir.path().join("root/t");
+    fs::create_dir(&t).unwrap();
+    for name in ["a", "b", "c", "d"] {
+        fs::write(t.join(name), "").unwrap();
+    }
+    let asked = std::cell::Cell::new(0);
+    let give_up = || asked.replace(asked.get() + 1) >= 2;
+    assert!(!remove_tree_unless(&root, b"t", &give_up).unwrap());
+    assert_eq!(fs::read_dir(&t).unwrap().count(), 2);
+    assert!(remove_tree_unless(&root, b"t", &|| false).unwrap());
+    assert!(!t.exists());
+}
+
+#[test]
 fn removing_a_tree_follows_no_link_and_minds_no_mode_or_depth() {
     let (dir, root) = root_with_canary();
     let r = dir.path().join("root");

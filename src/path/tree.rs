@@ -42,13 +42,18 @@ fn list(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<DirEntry>> {
 /// Follows no link, crosses no mount point (an error then, with what was found before already gone), takes
 /// directories without permissions, and trees of any depth: it holds one descriptor, not one a level.
 pub fn remove_tree(parent: impl AsFd, name: &[u8]) -> Result<()> {
+    remove_tree_unless(parent, name, &|| false).map(drop)
+}
+
+/// As [`remove_tree`]; returns false, with the rest still there, when `give_up` became true meanwhile.
+pub fn remove_tree_unless(parent: impl AsFd, name: &[u8], give_up: &dyn Fn() -> bool) -> Result<bool> {
     let parent = parent.as_fd();
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Ok(()) | Err(Errno::NOENT) => return Ok(true),
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(e) => return Err(PathError::io("removing", name, e)),
     }
-    remove_directory(parent, name).map_err(|e| PathError::io("removing", name, e))
+    remove_directory(parent, name, give_up).map_err(|e| PathError::io("removing", name, e))
 }
 
 /// Removes everything in `dir`, which stays.
@@ -67,13 +72,16 @@ struct Level {
     subdirs: Vec<CString>,
 }
 
-fn remove_directory(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+fn remove_directory(parent: BorrowedFd<'_>, name: &[u8], give_up: &dyn Fn() -> bool) -> rustix::io::Result<bool> {
     let mut current = enter(parent, name)?;
-    let mut levels = vec![level(&current, name)?];
+    let mut levels = vec![level(&current, name, give_up)?];
     while let Some(top) = levels.last_mut() {
+        if give_up() {
+            return Ok(false);
+        }
         if let Some(subdir) = top.subdirs.pop() {
             let child = enter(current.as_fd(), subdir.as_bytes())?;
-            levels.push(level(&child, subdir.as_bytes())?);
+            levels.push(level(&child, subdir.as_bytes(), give_up)?);
             current = child;
             continue;
         }
@@ -92,7 +100,7 @@ fn remove_directory(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<(
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Opens a directory by its name only if it is one, is no link, and lies on the same mount.
@@ -108,8 +116,8 @@ fn enter(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     Err(Errno::AGAIN)
 }
 
-/// Removes all that is no directory, and returns the directories left.
-fn level(dir: &OwnedFd, name: &[u8]) -> rustix::io::Result<Level> {
+/// Removes all that is no directory, and returns the directories left. Stops half way where `give_up` becomes true.
+fn level(dir: &OwnedFd, name: &[u8], give_up: &dyn Fn() -> bool) -> rustix::io::Result<Level> {
     let stat = rustix::fs::fstat(dir)?;
     if stat.st_mode & 0o700 != 0o700 {
         // Without these bits only root could list and empty it; a failure shows itself below.
@@ -117,6 +125,9 @@ fn level(dir: &OwnedFd, name: &[u8]) -> rustix::io::Result<Level> {
     }
     let mut subdirs = Vec::new();
     for entry in list(dir.as_fd())? {
+        if give_up() {
+            break;
+        }
         if entry.kind != FileType::Directory {
             match rustix::fs::unlinkat(dir, &entry.name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => continue,

@@ -60,10 +60,12 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
 ///
 /// It has to be emptied now and then: who opens the store alone reads the whole log, and does not know how much of it
 /// is in the file already (walIndexRecover forgets nBackfill), so SQLite itself would let it grow for ever.
-pub(super) fn fold_log(db: &Connection, path: &Path) -> Result<()> {
-    let log = path.with_extension("db-wal");
-    if std::fs::metadata(log).map_or(0, |m| m.len()) < LOG_BYTES {
-        return Ok(());
+///
+/// Returns whether there is a log: without one, whoever reads keeps writers waiting.
+pub(super) fn fold_log(db: &Connection, path: &Path) -> Result<bool> {
+    let log = std::fs::metadata(path.with_extension("db-wal"));
+    if log.as_ref().map_or(0, std::fs::Metadata::len) < LOG_BYTES {
+        return Ok(log.is_ok());
     }
     let failed = StoreError::index("folding the log");
     db.busy_timeout(Duration::ZERO).map_err(StoreError::index("setting the timeout"))?;
@@ -72,7 +74,7 @@ pub(super) fn fold_log(db: &Connection, path: &Path) -> Result<()> {
     db.busy_timeout(BUSY).map_err(StoreError::index("setting the timeout"))?;
     match folded {
         Err(e) if e.sqlite_error_code() != Some(rusqlite::ErrorCode::DatabaseBusy) => Err(failed(e)),
-        _ => Ok(()),
+        _ => Ok(true),
     }
 }
 

@@ -65,6 +65,8 @@ pub type DigestLayer<'a> = &'a dyn Fn(&LayerId, &Path) -> std::result::Result<Co
 impl Store {
     /// Checks the store; builds may go on meanwhile. With [`Depth::Deep`], `digest_layer` reads the layers again.
     pub fn fsck(&self, depth: Depth, digest_layer: DigestLayer<'_>) -> Result<FsckReport> {
+        // The directories themselves are asked, whatever this process saw before.
+        self.forget_in_place();
         self.flush()?;
         let mut report = FsckReport::default();
         let pragma = if depth == Depth::Deep { "PRAGMA integrity_check" } else { "PRAGMA quick_check" };
@@ -214,6 +216,7 @@ impl Store {
     /// Forgets a layer directory whose content turned out to be wrong, and every record of it.
     pub fn discard_layer(&self, layer: &LayerId) -> Result<()> {
         self.flush()?;
+        self.forget_in_place();
         let id = layer.to_string();
         self.durably("forgetting a layer", |tx| {
             tx.execute("DELETE FROM records WHERE layer=?1", [&id])?;

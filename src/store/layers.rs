@@ -68,12 +68,19 @@ impl Store {
 
     /// Returns the layer's directory; none: it was never unpacked, or is not whole.
     pub fn layer_dir(&self, id: &LayerId) -> Result<Option<PathBuf>> {
+        let path = self.layer_path(id);
+        if self.is_in_place(id) {
+            return Ok(Some(path));
+        }
         if self.layer_facts(id)?.is_none() {
             return Ok(None);
         }
-        let path = self.layer_path(id);
         match std::fs::symlink_metadata(&path) {
-            Ok(meta) => Ok(meta.is_dir().then_some(path)),
+            Ok(meta) if meta.is_dir() => {
+                self.note_in_place(id);
+                Ok(Some(path))
+            }
+            Ok(_) => Ok(None),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(StoreError::io("looking at", &path)(e)),
         }

@@ -35,6 +35,7 @@ mod prune;
 mod repository;
 mod rows;
 mod session;
+mod survey;
 mod usage;
 
 use std::fs::{DirBuilder, File};
@@ -57,6 +58,7 @@ pub use prune::{PruneOptions, PruneReport};
 pub use repository::Repository;
 pub use rows::{BuildRow, BuildStepRow, DOWNLOADS, MADE_AGAIN, NAMED_BY_SLOTS, RecordRow};
 pub use session::Staging;
+pub use survey::{Snapshot, Survey};
 pub use usage::{Usage, UsageKind, UsageRow};
 
 /// What this module's functions return.
@@ -74,6 +76,9 @@ pub struct Store {
     committer: commit::Committer,
     session: Mutex<Option<session::Session>>,
     collection: lock::CollectionLock,
+    ending: session::Ending,
+    /// Whether the index has a write-ahead log, so that reading for long keeps nobody waiting.
+    has_log: bool,
 }
 
 impl std::fmt::Debug for Store {
@@ -100,10 +105,12 @@ impl Store {
         let existed = check_format(root)?;
         let db_path = root.join("index.db");
         let db = if existed { db::open(&db_path)? } else { create(root, &db_path)? };
-        db::fold_log(&db, &db_path)?;
+        let has_log = db::fold_log(&db, &db_path)?;
         let committer = commit::Committer::new(OwnedFd::from(dir), db_path, durability);
         let collection = lock::CollectionLock::open(root)?;
-        let store = Self { root: root.to_path_buf(), db: Mutex::new(db), committer, session: Mutex::new(None), collection };
+        let ending = session::Ending::default();
+        let store =
+            Self { root: root.to_path_buf(), db: Mutex::new(db), committer, session: Mutex::new(None), collection, ending, has_log };
         session::reclaim_stale(&store.root)?;
         Ok(store)
     }
@@ -122,9 +129,18 @@ impl Store {
     ///
     /// Errors: that of any write behind the caller's back since the last call. Costs nothing when nothing was written.
     pub fn flush(&self) -> Result<()> {
+        self.end_snapshot();
         self.committer.flush()
     }
 
+    /// The connection, to write with.
+    fn db_to_write(&self) -> MutexGuard<'_, Connection> {
+        let db = self.db();
+        survey::end(&db);
+        db
+    }
+
+    /// The connection, to read with.
     fn db(&self) -> MutexGuard<'_, Connection> {
         self.db.lock().unwrap_or_else(PoisonError::into_inner)
     }

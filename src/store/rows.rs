@@ -234,13 +234,10 @@ impl Store {
     /// To a quarter of an hour: a build that is repeated writes nothing.
     pub fn touch_records(&self, keys: &[CacheKey], now_secs: i64) -> Result<()> {
         const GRAIN_SECS: i64 = 15 * 60;
-        let mut old = Vec::new();
-        for key in keys {
-            let sql = "SELECT 1 FROM records WHERE key=?1 AND last_used<?2";
-            if self.one(sql, params![key.to_string(), now_secs - GRAIN_SECS], |_| Ok(()))?.is_some() {
-                old.push(*key);
-            }
-        }
+        let sql = "SELECT value FROM json_each(?1) WHERE EXISTS(SELECT 1 FROM records WHERE key=value AND last_used<?2)";
+        let wanted = serde_json::to_string(keys).expect("keys are strings");
+        let old = self.all(sql, params![wanted, now_secs - GRAIN_SECS], |r| r.get::<_, String>(0))?;
+        let old = old.iter().map(|k| parsed("cache key", k)).collect::<Result<Vec<CacheKey>>>()?;
         if old.is_empty() { Ok(()) } else { self.committer.push(Row::Used { keys: old, now: now_secs }) }
     }
 
@@ -272,7 +269,7 @@ impl Store {
     /// Stores a value at once, without syncing: for what can be made again.
     pub fn save_blob_row(&self, kind: &str, key: &str, value: &[u8]) -> Result<()> {
         let sql = "INSERT INTO meta VALUES(?1,?2,?3) ON CONFLICT DO UPDATE SET value=?3 WHERE value<>?3";
-        let db = self.db();
+        let db = self.db_to_write();
         let mut statement = db.prepare_cached(sql).map_err(StoreError::index("writing a value"))?;
         statement.execute(params![kind, key, value]).map(drop).map_err(StoreError::index("writing a value"))
     }
@@ -285,22 +282,9 @@ impl Store {
     /// Stores a finished build and returns its number.
     pub fn put_build(&self, build: &BuildRow) -> Result<i64> {
         let doing = "writing a build";
-        let mut db = self.db();
+        let mut db = self.db_to_write();
         let tx = db.transaction().map_err(StoreError::index(doing))?;
-        let image = build.image.map(|d| d.to_string());
-        tx.execute(
-            "INSERT INTO builds(dockerfile,target,started,secs,outcome,image) VALUES(?1,?2,?3,?4,?5,?6)",
-            params![build.dockerfile, build.target, build.started_secs, build.secs, build.outcome, image],
-        )
-        .map_err(StoreError::index(doing))?;
-        let id = tx.last_insert_rowid();
-        for (n, s) in build.steps.iter().enumerate() {
-            tx.execute(
-                "INSERT INTO build_steps VALUES(?1,?2,?3,?4,?5,?6,?7,?8)",
-                params![id, int(n as u64), s.title, s.outcome, s.reason, s.key.map(|k| k.to_string()), s.secs, s.saved_secs],
-            )
-            .map_err(StoreError::index(doing))?;
-        }
+        let id = write_build(&tx, build).map_err(StoreError::index(doing))?;
         tx.commit().map_err(StoreError::index(doing))?;
         Ok(id)
     }
@@ -351,14 +335,14 @@ impl Store {
 
     /// Runs one statement that writes, outside the queue.
     fn write(&self, sql: &str, params: impl rusqlite::Params) -> Result<()> {
-        let db = self.db();
+        let db = self.db_to_write();
         let mut statement = db.prepare_cached(sql).map_err(StoreError::index("writing a row"))?;
         statement.execute(params).map(drop).map_err(StoreError::index("writing a row"))
     }
 
     /// Runs a transaction that is on the disk when this returns: for rows that go before their files do.
     pub(super) fn durably<T>(&self, doing: &'static str, act: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
-        let mut db = self.db();
+        let mut db = self.db_to_write();
         let run = || {
             db.pragma_update(None, "synchronous", "FULL")?;
             let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -382,4 +366,22 @@ impl Store {
             None => self.one("SELECT size_bytes FROM blobs WHERE digest=?1", [digest.to_string()], |r| r.get(0).map(uint)),
         }
     }
+}
+
+fn write_build(tx: &Transaction<'_>, build: &BuildRow) -> rusqlite::Result<i64> {
+    let image = build.image.map(|d| d.to_string());
+    tx.prepare_cached("INSERT INTO builds(dockerfile,target,started,secs,outcome,image) VALUES(?1,?2,?3,?4,?5,?6)")?.execute(params![
+        build.dockerfile,
+        build.target,
+        build.started_secs,
+        build.secs,
+        build.outcome,
+        image
+    ])?;
+    let id = tx.last_insert_rowid();
+    let mut step = tx.prepare_cached("INSERT INTO build_steps VALUES(?1,?2,?3,?4,?5,?6,?7,?8)")?;
+    for (n, s) in (0..).zip(&build.steps) {
+        step.execute(params![id, int(n), s.title, s.outcome, s.reason, s.key.map(|k| k.to_string()), s.secs, s.saved_secs])?;
+    }
+    Ok(id)
 }

@@ -10,11 +10,31 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::{Result, Store, StoreError};
 use crate::digest::{Digest, LayerId};
 use crate::path;
+
+/// How long an interrupted process goes on removing its unfinished work; what is left then is the next process's.
+const TIDYING: Duration = Duration::from_secs(1);
+
+/// Whether the process was asked to end, and since when it tidies up. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ending {
+    asked: Arc<OnceLock<Arc<AtomicUsize>>>,
+    since: Arc<OnceLock<Instant>>,
+}
+
+impl Ending {
+    /// Returns whether to leave what is not removed yet.
+    fn is_over(&self) -> bool {
+        let asked = self.asked.get().is_some_and(|a| a.load(Ordering::Relaxed) != 0);
+        asked && self.since.get_or_init(Instant::now).elapsed() > TIDYING
+    }
+}
 
 /// The session of one open store; made by the first need.
 pub(super) struct Session {
@@ -23,10 +43,15 @@ pub(super) struct Session {
     lock: File,
     next: u64,
     held: HashSet<String>,
+    /// During a survey: what is held already, and still to be written to the lock file.
+    gathered: Option<String>,
+    /// Layers that were held first and found in place then: they stay.
+    in_place: HashSet<LayerId>,
+    ending: Ending,
 }
 
 impl Session {
-    fn begin(root: &Path) -> Result<Self> {
+    fn begin(root: &Path, ending: Ending) -> Result<Self> {
         loop {
             let name = random_name(root)?;
             let dir = root.join("tmp").join(&name);
@@ -46,9 +71,14 @@ impl Session {
             };
             if ours {
                 DirBuilder::new().mode(0o700).create(&dir).map_err(StoreError::io("making", &dir))?;
-                return Ok(Self { dir, lock_path, lock, next: 0, held: HashSet::new() });
+                return Ok(Self { dir, lock_path, lock, next: 0, held: HashSet::new(), gathered: None, in_place: HashSet::new(), ending });
             }
         }
+    }
+
+    /// Names layers and blobs in the lock file. The caller has the collection lock.
+    fn write(&mut self, lines: &str) -> Result<()> {
+        self.lock.write_all(lines.as_bytes()).map_err(StoreError::io("writing", &self.lock_path))
     }
 
     fn next_path(&mut self) -> PathBuf {
@@ -60,7 +90,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // What can't be removed now is reclaimed by the next process: the lock is free then.
-        if remove(&self.dir).is_ok() {
+        if remove_unless(&self.dir, &|| self.ending.is_over()).is_ok_and(|all| all) {
             let _ = std::fs::remove_file(&self.lock_path);
         }
     }
@@ -70,6 +100,7 @@ impl Drop for Session {
 #[derive(Debug)]
 pub struct Staging {
     path: PathBuf,
+    ending: Ending,
 }
 
 impl Staging {
@@ -82,7 +113,7 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         // As above: the session's end or the next process tries again.
-        let _ = remove(&self.path);
+        let _ = remove_unless(&self.path, &|| self.ending.is_over());
     }
 }
 
@@ -91,7 +122,13 @@ impl Store {
     pub fn stage(&self) -> Result<Staging> {
         let path = self.temp_path()?;
         DirBuilder::new().mode(0o700).create(&path).map_err(StoreError::io("making", &path))?;
-        Ok(Staging { path })
+        Ok(Staging { path, ending: self.ending.clone() })
+    }
+
+    /// Lets the tidying up of unfinished work take a second at the most once `asked` is not 0 (what a signal handler
+    /// sets). The rest is removed by the next process that opens the store. The first call counts.
+    pub fn end_when(&self, asked: Arc<AtomicUsize>) {
+        let _ = self.ending.asked.set(asked);
     }
 
     /// Returns a fresh path for unfinished work.
@@ -113,21 +150,62 @@ impl Store {
 
     fn hold_names(&self, names: impl IntoIterator<Item = String>) -> Result<()> {
         let mut fresh: Vec<String> = names.into_iter().collect();
-        self.with_session(|s| {
+        let done = self.with_session(|s| {
             fresh.retain(|n| !s.held.contains(n));
-            Ok(())
+            if let Some(gathered) = &mut s.gathered {
+                fresh.iter().for_each(|n| push_line(gathered, n));
+                s.held.extend(fresh.drain(..));
+            }
+            Ok(fresh.is_empty())
         })?;
-        if fresh.is_empty() {
+        if done {
             return Ok(());
         }
-        let mut lines = fresh.join("\n");
-        lines.push('\n');
+        let mut lines = String::new();
+        fresh.iter().for_each(|n| push_line(&mut lines, n));
         // The collection lock always before the session's: `prune` needs both, in this order.
         let _no_collection = self.collection.shared()?;
         self.with_session(|s| {
-            s.lock.write_all(lines.as_bytes()).map_err(StoreError::io("writing", &s.lock_path))?;
+            s.write(&lines)?;
             s.held.extend(fresh);
             Ok(())
+        })
+    }
+
+    /// Returns whether a layer was found in place while it was held.
+    pub(super) fn is_in_place(&self, id: &LayerId) -> bool {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|s| s.in_place.contains(id))
+    }
+
+    /// Remembers that a layer is in place, if it is held: no collection will take it away.
+    pub(super) fn note_in_place(&self, id: &LayerId) {
+        if let Some(s) = &mut *self.session.lock().unwrap_or_else(PoisonError::into_inner)
+            && s.held.contains(&id.to_string())
+        {
+            s.in_place.insert(*id);
+        }
+    }
+
+    /// Forgets which layers are in place, when held ones may be taken away all the same.
+    pub(super) fn forget_in_place(&self) {
+        if let Some(s) = &mut *self.session.lock().unwrap_or_else(PoisonError::into_inner) {
+            s.in_place.clear();
+        }
+    }
+
+    /// From here on what is held is written down by [`Store::write_gathered`]. The caller has the collection lock.
+    pub(super) fn begin_gathering(&self) -> Result<()> {
+        self.with_session(|s| {
+            s.gathered.get_or_insert_default();
+            Ok(())
+        })
+    }
+
+    /// Writes down what was held since [`Store::begin_gathering`]. The caller still has the collection lock.
+    pub(super) fn write_gathered(&self) -> Result<()> {
+        self.with_session(|s| match s.gathered.take() {
+            Some(lines) if !lines.is_empty() => s.write(&lines),
+            _ => Ok(()),
         })
     }
 
@@ -135,7 +213,7 @@ impl Store {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let session = match &mut *session {
             Some(s) => s,
-            none => none.insert(Session::begin(&self.root)?),
+            none => none.insert(Session::begin(&self.root, self.ending.clone())?),
         };
         act(session)
     }
@@ -210,9 +288,19 @@ fn open_lock(path: &Path) -> Result<Option<File>> {
 
 /// Removes a tree that we made, whatever a step put into it; nothing there is fine.
 pub(super) fn remove(path: &Path) -> Result<()> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    remove_unless(path, &|| false).map(drop)
+}
+
+/// As [`remove`]; returns false when `give_up` became true before all was gone.
+fn remove_unless(path: &Path, give_up: &dyn Fn() -> bool) -> Result<bool> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(true) };
     let dir = File::open(dir).map_err(StoreError::io("opening", dir))?;
-    path::remove_tree(&dir, name.as_bytes()).map_err(|source| StoreError::Remove { path: path.into(), source })
+    path::remove_tree_unless(&dir, name.as_bytes(), give_up).map_err(|source| StoreError::Remove { path: path.into(), source })
+}
+
+fn push_line(lines: &mut String, name: &str) {
+    lines.push_str(name);
+    lines.push('\n');
 }
 
 fn random_name(root: &Path) -> Result<String> {

@@ -206,6 +206,7 @@ fn execute(
     cancel: &CancelToken,
 ) -> Result<BuildOutcome, Failure> {
     let store = Store::open(&session.store()?).map_err(|e| Failure::of(&e))?;
+    store.end_when(cancel.cell());
     let client = Client::new(transfer::registry_config(&session.env));
     let tasks = transfer::Tasks::new(observer.clone(), cancel.clone());
     let engine = Engine {
@@ -219,7 +220,8 @@ fn execute(
         clock: SystemTime::now,
         host: OnceLock::new(),
     };
-    engine::build(&engine, request, &mut std::io::stdin(), &mut std::io::stdout()).map_err(failure_of)
+    let mut stdin = interrupt::stdin(|| cancel.is_cancelled());
+    engine::build(&engine, request, &mut stdin, &mut std::io::stdout()).map_err(failure_of)
 }
 
 fn failure_of(error: BuildError) -> Failure {

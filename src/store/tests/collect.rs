@@ -42,6 +42,51 @@ fn collection_takes_what_nothing_needs_and_nothing_else() {
 }
 
 #[test]
+fn what_a_survey_takes_is_held_before_a_collection_can_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b, c);
+    {
+        let builder = open(dir.path());
+        (a, b, c) = (commit(&builder, 1, "a"), commit(&builder, 2, "b"), commit(&builder, 3, "c"));
+        [(1, a), (2, b), (3, c)].into_iter().for_each(|(n, id)| builder.put_record(record(n, id, 10)).unwrap());
+        builder.flush().unwrap();
+    }
+    let everything = PruneOptions { all: true, ..PruneOptions::default() };
+    let (store, other) = (open(dir.path()), open(dir.path()));
+    let survey = store.survey().unwrap();
+    std::thread::scope(|scope| {
+        // Waits for the survey.
+        let collected = scope.spawn(|| other.prune(&everything).unwrap().layers);
+        store.record(&CacheKey::from_bytes([1; 32])).unwrap().unwrap();
+        // A write in the middle ends the snapshot, not the survey.
+        store.save_blob_row("kind", "key", b"value").unwrap();
+        store.record(&CacheKey::from_bytes([2; 32])).unwrap().unwrap();
+        survey.end().unwrap();
+        assert_eq!(collected.join().unwrap(), 1);
+    });
+    assert_eq!([a, b, c].map(|id| store.layer_dir(&id).unwrap().is_some()), [true, true, false]);
+}
+
+#[test]
+fn a_snapshot_shows_one_state_until_this_process_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, other) = (open(dir.path()), open(dir.path()));
+    let get = |store: &Store| store.load_blob_row("kind", "key").unwrap();
+    let snapshot = store.snapshot().unwrap();
+    assert_eq!(get(&store), None);
+    other.save_blob_row("kind", "key", b"1").unwrap();
+    assert_eq!((get(&other), get(&store)), (Some(b"1".to_vec()), None));
+    store.save_blob_row("kind", "other", b"2").unwrap();
+    assert_eq!(get(&store), Some(b"1".to_vec()));
+    drop(snapshot);
+    let snapshot = store.snapshot().unwrap();
+    other.save_blob_row("kind", "key", b"3").unwrap();
+    store.flush().unwrap();
+    assert_eq!(get(&store), Some(b"3".to_vec()));
+    drop(snapshot);
+}
+
+#[test]
 fn records_go_by_age_and_by_room() {
     let dir = tempfile::tempdir().unwrap();
     {

@@ -55,6 +55,18 @@ fn many_takers_of_one_lock_never_overlap() {
 }
 
 #[test]
+fn an_interrupted_process_tidies_up_what_is_little() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.end_when(std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(15)));
+    let staged = store.stage().unwrap();
+    std::fs::write(staged.path().join("f"), "").unwrap();
+    let tmp = store.root().join("tmp");
+    drop((staged, store));
+    assert_eq!(std::fs::read_dir(tmp).unwrap().count(), 0);
+}
+
+#[test]
 fn cache_mounts_are_filled_once_and_shared_as_asked() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

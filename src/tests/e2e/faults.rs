@@ -9,23 +9,21 @@ use nix::unistd::Pid;
 
 use super::{World, is_root, mounts, processes, program, skipped};
 
-/// Starts a build whose RUN prints `ready` and then ignores signals, and returns once it runs.
+/// Starts a build whose RUN ignores signals, and returns once it runs.
 fn hanging_build(w: &World) -> std::process::Child {
+    // A word of this build's own: others hang at the same time.
+    let word = format!("hanging-{}", w.path("").file_name().unwrap().to_string_lossy());
     w.file(
         "Dockerfile",
-        "FROM base\nRUN echo done-before > /before\nRUN trap '' INT TERM; echo ready > /ready; while :; do sleep 0.1; done\n",
+        &format!("FROM base\nRUN echo done-before > /before\nRUN trap '' INT TERM; echo {word} > /ready; while :; do sleep 0.1; done\n"),
     );
     let child = w.build_command(&["-t", "t"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !processes(&w.path("store")).is_empty() && !sandbox_runs() {
+    while processes(std::path::Path::new(&word)).is_empty() {
         assert!(Instant::now() < deadline, "the step never started");
         std::thread::sleep(Duration::from_millis(20));
     }
     child
-}
-
-fn sandbox_runs() -> bool {
-    processes(std::path::Path::new("trap '' INT TERM; echo ready")).iter().any(|p| !p.contains("ply"))
 }
 
 #[test]
@@ -149,4 +147,63 @@ fn a_signal_ends_an_import_and_nothing_stays() {
     assert_eq!(std::fs::read_dir(blobs).unwrap().count(), 0);
     w.ply(&["fsck"]).ok();
     assert_eq!(w.ply(&["images", "-q"]).ok().stdout, "");
+}
+
+/// Waits until a program has the file open: it is at work on it.
+fn wait_until_open(child: &std::process::Child, file: &str) {
+    let descriptors = format!("/proc/{}/fd", child.id());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let open = || {
+        let links = std::fs::read_dir(&descriptors).into_iter().flatten().flatten();
+        links.filter_map(|l| std::fs::read_link(l.path()).ok()).any(|l| l.ends_with(file))
+    };
+    while !open() {
+        assert!(Instant::now() < deadline, "{file} was never opened");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_signal_ends_the_digesting_of_what_is_big() {
+    // Of holes, so that only reading them takes long: minutes.
+    let (of_the_context, of_a_step) = (World::new(), World::new());
+    std::fs::File::create(of_the_context.path("ctx/big")).unwrap().set_len(1 << 38).unwrap();
+    of_the_context.file("Dockerfile", "FROM base\nCOPY big /big\n");
+    of_a_step.file("Dockerfile", "FROM base\nRUN dd if=/dev/zero of=/big bs=1 count=0 seek=256G\n");
+    for w in [of_the_context, of_a_step] {
+        let mut child = w.build_command(&["-t", "t"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_until_open(&child, "big");
+        let start = Instant::now();
+        kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+        assert_eq!(std::fs::read_dir(w.path("store/tmp")).unwrap().count(), 0);
+        w.ply(&["fsck"]).ok();
+    }
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_standard_input() {
+    for args in [&["build", "-"][..], &["import", "-", "t"], &["load"]] {
+        let w = World::new();
+        let mut child = w.command(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Nothing ever comes.
+        let _silent = child.stdin.take().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !polls(&child) {
+            assert!(Instant::now() < deadline, "{args:?} never waited");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(143), "{args:?}");
+        assert_eq!(std::fs::read_dir(w.path("store/tmp")).unwrap().count(), 0);
+    }
+}
+
+/// Whether the process waits in poll(2).
+fn polls(child: &std::process::Child) -> bool {
+    std::fs::read_to_string(format!("/proc/{}/syscall", child.id())).is_ok_and(|s| {
+        let number = s.split(' ').next().and_then(|n| n.parse::<libc::c_long>().ok());
+        number == Some(libc::SYS_ppoll) || cfg!(target_arch = "x86_64") && number == Some(7)
+    })
 }
