@@ -19,6 +19,7 @@ pub mod duration;
 pub mod expand;
 pub mod ignore;
 pub mod instruction;
+pub mod limits;
 pub mod source;
 pub mod suggest;
 

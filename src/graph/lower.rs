@@ -22,6 +22,7 @@ mod stage;
 mod stages;
 mod text;
 mod values;
+mod weight;
 
 #[cfg(test)]
 mod tests;
@@ -69,6 +70,8 @@ struct Lowering<'a> {
     trigger_arguments: Vec<String>,
     /// Where to report what a trigger says: its FROM.
     place: Option<Span>,
+    /// How many bytes the graph holds so far, roughly.
+    weight: usize,
 }
 
 /// A stage's ONBUILD triggers, parsed.
@@ -94,6 +97,7 @@ impl<'a> Lowering<'a> {
             warnings: Vec::new(),
             trigger_arguments: Vec::new(),
             place: None,
+            weight: 0,
         }
     }
 
@@ -146,7 +150,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Parses the triggers of all reachable stages, adds what they depend on, and collects the images that are missing.
-    fn triggers(&self, stages: &[StageInfo<'a>], dependencies: &mut Dependencies, target: usize) -> Result<(Triggers, Needs), Diagnostic> {
+    fn triggers(&mut self, stages: &[StageInfo<'a>], dependencies: &mut Dependencies, target: usize) -> Result<(Triggers, Needs), Diagnostic> {
         let mut triggers: Triggers = stages.iter().map(|_| Vec::new()).collect();
         let mut looked_at = vec![false; stages.len()];
         let mut needs = Needs::new();
@@ -162,6 +166,7 @@ impl<'a> Lowering<'a> {
                 let (info, from) = (&stages[index], stages[index].stage.instruction.span);
                 self.need(&info.base, info.stage.from.image.span, &mut needs);
                 for text in self.trigger_texts(info, stages) {
+                    self.weigh(weight::of_trigger(&text), from)?;
                     let parsed =
                         parse_trigger(&text, '\\').map_err(|e| self.error(from, format!("ONBUILD trigger `{text}`: {}", e.message)))?;
                     for (origin, span) in self.origins(&parsed, Some(from))? {

@@ -12,7 +12,7 @@ use crate::image::config::Empty;
 
 use super::scope::key_value;
 use super::stage::Work;
-use super::{Lowering, paths, text, values};
+use super::{Lowering, paths, text, values, weight};
 
 impl Lowering<'_> {
     fn pairs(&mut self, work: &Work<'_>, instruction: &Instruction, pairs: &[Pair]) -> Result<Vec<(String, String)>, Diagnostic> {
@@ -76,7 +76,9 @@ impl Lowering<'_> {
         for word in words {
             let expanded = self.expander.words(&word.value, &work.done.scope).map_err(|e| self.expand_error(word.span, &e))?;
             for port in expanded {
-                entries.extend(values::ports(&port).map_err(|e| self.error(word.span, e.to_string()))?);
+                let ports = values::ports(&port).map_err(|e| self.error(word.span, e.to_string()))?;
+                self.weigh(weight::of_strings(&ports), word.span)?;
+                entries.extend(ports);
                 for (rule, message) in check::expose(&port).into_iter().filter(|_| word.value.contains('$')) {
                     self.find(rule, instruction, word.span, message);
                 }

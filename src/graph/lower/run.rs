@@ -115,7 +115,7 @@ impl Lowering<'_> {
             }
         }
         let line = format!("{}{summary}", first_line(instruction));
-        Expander::display(self.file.directives.escape).word(&line, &scope).map_or(line, |e| e.text)
+        self.expander.for_display().word(&line, &scope).map_or(line, |e| e.text)
     }
 
     fn mounts(&mut self, work: &Work<'_>, instruction: &Instruction, run: &Run) -> Result<Vec<Mount>, Diagnostic> {

@@ -12,7 +12,7 @@ use crate::image::platform::Platform;
 
 use super::scope::{Scope, key_value};
 use super::stages::{Origin, StageInfo};
-use super::{Lowering, paths, text, values};
+use super::{Lowering, paths, text, values, weight};
 
 /// Docker's search path, for images that have none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -74,6 +74,7 @@ impl Lowering<'_> {
         let steps = steps(info, triggers.len());
         let first_title = self.title(info, 1, steps, &format!("FROM {}", image_name(&info.base)), false);
         let mut done = self.start(index, info, first_title)?;
+        self.weigh(weight::of_stage(&done), info.stage.instruction.span)?;
         if info.replaced {
             return Ok(done);
         }
@@ -88,15 +89,23 @@ impl Lowering<'_> {
         for (text, instruction) in triggers {
             work.onbuild = Some(text.clone());
             self.place = Some(info.stage.instruction.span);
-            let result = self.instruction(&mut work, instruction);
+            let result = self.weighed(&mut work, instruction);
             self.place = None;
             result?;
         }
         work.onbuild = None;
         for instruction in &info.stage.instructions {
-            self.instruction(&mut work, instruction)?;
+            self.weighed(&mut work, instruction)?;
         }
         Ok(work.done)
+    }
+
+    /// Lowers an instruction and adds up what it made.
+    fn weighed(&mut self, work: &mut Work<'_>, instruction: &Instruction) -> Result<(), Diagnostic> {
+        let (nodes, entries) = (self.nodes.len(), work.done.history.len());
+        self.instruction(work, instruction)?;
+        let made = self.nodes[nodes..].iter().map(weight::of_node).chain(work.done.history[entries..].iter().map(weight::of_history));
+        self.weigh(made.sum(), instruction.span)
     }
 
     /// Returns the state at a stage's start.

@@ -15,7 +15,6 @@ use crate::image::reference::Reference;
 
 use super::Lowering;
 use super::scope::Nothing;
-use crate::dockerfile::expand::Expander;
 
 /// Where files come from: a base, the source of COPY, of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,7 +135,7 @@ impl<'a> Lowering<'a> {
 
     /// Returns where `COPY --from=NAME` reads. `name` may be a stage's index.
     pub(super) fn copy_origin(&self, name: &str, span: Span) -> Result<Origin, Diagnostic> {
-        let expanded = Expander::new(self.file.directives.escape).word(name, &Nothing).map_err(|e| self.error(span, e.to_string()))?;
+        let expanded = self.expander.word(name, &Nothing).map_err(|e| self.error(span, e.to_string()))?;
         if expanded.text != name {
             return Err(self
                 .error(span, format!("variable expansion is not supported for --from (`{name}`)"))

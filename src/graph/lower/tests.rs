@@ -200,3 +200,11 @@ fn labels_of_the_command_line_come_last() {
     assert_eq!(graph.stages[0].config.config.labels, BTreeMap::from([("k".to_string(), "cli".to_string())]));
     assert_eq!(runs(&graph)[0].network, NetworkMode::Host);
 }
+
+/// Returns the error of a file that can't be lowered.
+pub(super) fn error_of(text: &str) -> Diagnostic {
+    match graph(text, facts()) {
+        Ok(_) => panic!("it is lowered: {} bytes", text.len()),
+        Err(error) => error,
+    }
+}
