@@ -66,6 +66,11 @@ impl<'s> Lines<'s> {
         Self { text, at, escape, comments: Vec::new() }
     }
 
+    /// Returns where the next physical line starts.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
     /// Returns the next logical line; none at the end.
     pub fn next_line(&mut self) -> Option<Line<'s>> {
         loop {
@@ -150,7 +155,7 @@ fn trim_start((line, start): (&str, usize)) -> (&str, usize) {
 }
 
 /// Takes a continuation mark away: one escape character, not two, with blanks after it at most.
-fn strip_continuation(line: &str, escape: char) -> (&str, bool) {
+pub(super) fn strip_continuation(line: &str, escape: char) -> (&str, bool) {
     match line.trim_end_matches([' ', '\t']).strip_suffix(escape) {
         Some(before) if !before.ends_with(escape) => (before, true),
         _ => (line, false),
@@ -158,6 +163,10 @@ fn strip_continuation(line: &str, escape: char) -> (&str, bool) {
 }
 
 impl Line<'_> {
+    /// Returns where the first physical line starts, white space aside.
+    pub fn start(&self) -> usize {
+        self.map[0].source
+    }
     /// Returns the whole line.
     pub fn text(&self) -> Text<'_> {
         Text { map: &self.map, at: 0, text: &self.text }

@@ -17,6 +17,7 @@ pub mod check;
 pub mod csv;
 pub mod duration;
 pub mod expand;
+pub mod format;
 pub mod ignore;
 pub mod instruction;
 pub mod limits;

@@ -8,6 +8,7 @@ mod corpus;
 use std::collections::{BTreeMap, BTreeSet};
 
 use plywood::digest::DiffId;
+use plywood::dockerfile::format;
 use plywood::dockerfile::source::Source;
 use plywood::graph::lower::lower;
 use plywood::graph::{
@@ -389,4 +390,38 @@ fn micro_files_are_planned_as_buildkit_does() {
 #[test]
 fn fuzzed_files_are_planned_as_buildkit_does() {
     hold("fuzz", [0.998, 0.999, 0.998, 1.0, 1.0, 0.96]);
+}
+
+/// Formats a file; says what is wrong when that changes the plan, or when formatting again changes the text.
+fn format_and_plan(text: &[u8], before: &BuildGraph) -> Result<bool, String> {
+    let source = Source::new("Dockerfile", String::from_utf8_lossy(text));
+    let parts = format::format(&source).map_err(|e| e.to_string())?;
+    let once = format::text(&parts);
+    let after = plan(once.as_bytes()).map_err(|e| format!("no longer planned: {e}"))?;
+    for (what, before, after) in [
+        ("operations", json!(our_operations(before)), json!(our_operations(&after))),
+        ("configuration", our_config(before), our_config(&after)),
+        ("history", history(before), history(&after)),
+    ] {
+        if before != after {
+            return Err(format!("{what} differ: {}", both(&before, &after)));
+        }
+    }
+    let again = Source::new("Dockerfile", once.as_str());
+    let twice = format::text(&format::format(&again).map_err(|e| e.to_string())?);
+    if twice == once { Ok(once != source.text()) } else { Err(format!("formatting again gives\n{twice}\ninstead of\n{once}")) }
+}
+
+#[test]
+fn formatting_keeps_every_plan() {
+    let Some(folder) = corpus::folder() else { return };
+    for set in ["wild", "micro", "fuzz"] {
+        let files = corpus::files(&folder, set);
+        let planned: Vec<_> = files.par_iter().filter_map(|(name, text)| plan(text).ok().map(|graph| (name, text, graph))).collect();
+        let results: Vec<_> = planned.par_iter().map(|(name, text, graph)| (name, format_and_plan(text, graph))).collect();
+        let changed = results.iter().filter(|(_, result)| *result == Ok(true)).count();
+        println!("{set:6} fmt      {changed:6} of {:6} files change, and no plan", results.len());
+        let wrong: Vec<String> = results.iter().filter_map(|(name, r)| r.as_ref().err().map(|e| format!("{name}: {e}"))).take(20).collect();
+        assert!(wrong.is_empty(), "{set}: {}", wrong.join("\n"));
+    }
 }
