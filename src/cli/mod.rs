@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod du;
 pub mod environment;
 pub mod failure;
+pub mod fmt;
 pub mod format;
 pub mod fsck;
 pub mod history;
@@ -74,6 +75,7 @@ enum Commands {
     Du(du::DuArgs),
     Fsck(fsck::FsckArgs),
     Doctor(doctor::DoctorArgs),
+    Fmt(fmt::FmtArgs),
     Version(version::VersionArgs),
     #[command(hide = true)]
     Completions(completions::CompletionsArgs),
@@ -164,6 +166,7 @@ fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
         Commands::Load(args) | Commands::Image(ImageCommands::Load(args)) => load::run(&args, session)?,
         Commands::Import(args) | Commands::Image(ImageCommands::Import(args)) => import::run(&args, session)?,
         Commands::Doctor(args) => doctor::run(&args, session)?,
+        Commands::Fmt(args) => fmt::run(&args, session)?,
         Commands::Prune(args) | Commands::Buildx(Buildx::Prune(args)) | Commands::Image(ImageCommands::Prune(args)) => {
             prune::run(&args, session)?;
         }

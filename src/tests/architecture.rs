@@ -87,6 +87,7 @@ const PURE: &[&str] = &[
     "engine/assemble",
     "sandbox/compile",
     "sandbox/program",
+    "ui/diff",
     "ui/human",
     "ui/table",
     "ui/template",

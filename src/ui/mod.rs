@@ -5,6 +5,7 @@
 
 pub mod checks;
 pub mod diagnostic;
+pub mod diff;
 pub mod doctor;
 pub mod human;
 pub mod out;

@@ -8,6 +8,7 @@ mod build;
 mod cache;
 mod checks;
 mod faults;
+mod fmt;
 mod hostile;
 mod judges;
 mod metamorphic;
