@@ -49,7 +49,7 @@ pub fn format(source: &Arc<Source>) -> Result<Vec<Part<'_>>, Diagnostic> {
     let mut taken = vec![false; parts.len()];
     let mut attempts = 0;
     // Halves are tried until those parts that change the meaning stand alone.
-    let mut todo = vec![0..parts.len()];
+    let mut todo: Vec<_> = std::iter::once(0..parts.len()).collect();
     while let Some(range) = todo.pop() {
         if parts[range.clone()].iter().all(|part| part.before == part.after) {
             continue;

@@ -15,6 +15,7 @@ use crate::dockerfile;
 use crate::dockerfile::instruction::File;
 use crate::dockerfile::source::{Diagnostic, Source};
 use crate::graph::lower::lower;
+use crate::graph::outline::Targets;
 use crate::graph::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, NamedContext, NodeId, Op};
 use crate::image::platform::Platform;
 use crate::layer;
@@ -22,7 +23,7 @@ use crate::store::Staging;
 
 use super::Engine;
 use super::error::{BuildError, chain};
-use super::request::{BuildRequest, ContextSource, DockerfileSource};
+use super::request::{BuildRequest, ContextSource, DockerfileSource, Purpose};
 use super::sources::{FilesSource, ResolvedImage, Sources, parse_build_context};
 
 /// Rounds of resolving before triggers that need ever more images count as endless.
@@ -41,6 +42,8 @@ pub(super) struct Inputs<'a> {
     pub now: SystemTime,
     /// What this Dockerfile is told apart by from others.
     pub dockerfile_id: String,
+    /// The stages, where nothing else is asked for.
+    pub stages: Option<Targets>,
     contexts: BTreeMap<Option<String>, Opened>,
     images: BTreeMap<ImageRequest, ResolvedImage>,
     engine: &'a Engine<'a>,
@@ -64,8 +67,14 @@ struct Opened {
 impl<'a> Inputs<'a> {
     /// Opens the contexts, reads the Dockerfile, resolves the bases and lowers a graph for each platform.
     pub fn gather(engine: &'a Engine<'a>, request: &BuildRequest, stdin: &mut dyn Read) -> Result<(Self, Vec<Target>), BuildError> {
-        let mut inputs =
-            Self { now: (engine.clock)(), dockerfile_id: String::new(), contexts: BTreeMap::new(), images: BTreeMap::new(), engine };
+        let mut inputs = Self {
+            now: (engine.clock)(),
+            dockerfile_id: String::new(),
+            stages: None,
+            contexts: BTreeMap::new(),
+            images: BTreeMap::new(),
+            engine,
+        };
         let text = inputs.open_main(request, stdin)?;
         let named = inputs.open_named(request)?;
         let ignore = inputs.apply_ignore_rules(&text)?;
@@ -79,6 +88,10 @@ impl<'a> Inputs<'a> {
             let error = Diagnostic::error(&source, syntax.span, format!("the frontend `{}` is not built in", syntax.value));
             let hint = "frontends are never fetched; `--build-arg BUILDKIT_SYNTAX=dockerfile.v0` reads the file as a Dockerfile";
             return Err(error.hint(hint).into());
+        }
+        if request.purpose == Purpose::Targets {
+            inputs.stages = Some(Targets::of(&file));
+            return Ok((inputs, Vec::new()));
         }
         let place = match &request.context {
             ContextSource::Directory(dir) => dir.canonicalize().unwrap_or_else(|_| dir.clone()).display().to_string(),

@@ -14,6 +14,7 @@ mod checks;
 mod copy;
 mod globals;
 mod metadata;
+mod outline;
 mod paths;
 mod remote;
 mod run;
@@ -70,6 +71,8 @@ struct Lowering<'a> {
     trigger_arguments: Vec<String>,
     /// Where to report what a trigger says: its FROM.
     place: Option<Span>,
+    /// What is to be told of arguments and secrets.
+    outline: outline::Capture,
     /// How many bytes the graph holds so far, roughly.
     weight: usize,
 }
@@ -97,6 +100,7 @@ impl<'a> Lowering<'a> {
             warnings: Vec::new(),
             trigger_arguments: Vec::new(),
             place: None,
+            outline: outline::Capture::default(),
             weight: 0,
         }
     }
@@ -121,7 +125,8 @@ impl<'a> Lowering<'a> {
             let finished = self.lower_stage(index, &stages[index], &triggers[index])?;
             self.finished[index] = Some(finished);
         }
-        self.finish(&stages, &reachable, target)
+        let outline = self.outline.finish(&stages, &dependencies, target);
+        self.finish(&stages, &reachable, target, outline)
     }
 
     /// Returns which stages each stage reads, and checks every `from` of the file on the way.
@@ -150,7 +155,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// Parses the triggers of all reachable stages, adds what they depend on, and collects the images that are missing.
-    fn triggers(&mut self, stages: &[StageInfo<'a>], dependencies: &mut Dependencies, target: usize) -> Result<(Triggers, Needs), Diagnostic> {
+    fn triggers(
+        &mut self,
+        stages: &[StageInfo<'a>],
+        dependencies: &mut Dependencies,
+        target: usize,
+    ) -> Result<(Triggers, Needs), Diagnostic> {
         let mut triggers: Triggers = stages.iter().map(|_| Vec::new()).collect();
         let mut looked_at = vec![false; stages.len()];
         let mut needs = Needs::new();
@@ -212,7 +222,13 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn finish(mut self, stages: &[StageInfo<'a>], reachable: &[bool], target: usize) -> Result<Lowered, Diagnostic> {
+    fn finish(
+        mut self,
+        stages: &[StageInfo<'a>],
+        reachable: &[bool],
+        target: usize,
+        outline: crate::graph::outline::Outline,
+    ) -> Result<Lowered, Diagnostic> {
         // A tree of files as the result needs a root file system of its own.
         if let Some(mut finished) = self.finished[target].take() {
             let last = self.root_of(target, stages[target].stage.instruction.span, &mut finished);
@@ -251,6 +267,7 @@ impl<'a> Lowering<'a> {
             stages: plans,
             target: target_place,
             warnings,
+            outline,
             epoch: self.epoch,
         };
         Ok(Lowered::Graph(graph))

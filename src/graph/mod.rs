@@ -6,6 +6,7 @@
 
 pub mod lower;
 pub mod order;
+pub mod outline;
 pub mod uses;
 
 mod mounts;
@@ -109,6 +110,8 @@ pub struct BuildGraph {
     pub target: usize,
     /// Findings of the build checks, all of them (also the parser's).
     pub warnings: Vec<Diagnostic>,
+    /// What the target takes from its caller.
+    pub outline: outline::Outline,
     /// `SOURCE_DATE_EPOCH` as a build argument or a global ARG gives it, in seconds. None: not given, or given as
     /// `context` or a stage, which the caller finds out.
     pub epoch: Option<i64>,

@@ -35,7 +35,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "sys",
         ],
     ),
-    ("ui", &["engine", "dockerfile", "image", "digest"]),
+    ("ui", &["engine", "dockerfile", "graph", "image", "digest"]),
     // Use cases: neither knows the other.
     (
         "engine",
@@ -89,6 +89,7 @@ const PURE: &[&str] = &[
     "sandbox/program",
     "ui/diff",
     "ui/human",
+    "ui/outline",
     "ui/table",
     "ui/template",
     "ui/text",

@@ -9,6 +9,7 @@ pub mod diff;
 pub mod doctor;
 pub mod human;
 pub mod out;
+pub mod outline;
 pub mod progress;
 pub mod style;
 pub mod table;

@@ -45,7 +45,7 @@ pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<St
         shm_size_bytes: args.shm_size,
         ulimits: args.ulimit.clone(),
         require_full_isolation: args.require_isolation.is_some(),
-        check_only: args.check_call().is_some(),
+        purpose: args.call().purpose(),
         jobs: args.jobs.map(usize::from),
     };
     Ok((request, notices))
@@ -208,6 +208,7 @@ mod tests {
     use super::*;
     use crate::cli::environment::tests::with;
     use crate::engine::request::PlatformSplit;
+    use crate::engine::request::Purpose;
 
     #[derive(Parser)]
     struct Line {
@@ -356,7 +357,8 @@ mod tests {
         assert_eq!(got.tags, ["a:1", "b"]);
         assert_eq!(got.build_contexts, [("base".to_owned(), "host:sh,ls".to_owned())]);
         assert_eq!(got.no_cache_filter, ["a", "b"]);
-        assert_eq!((got.no_cache, got.pull, got.check_only, got.require_full_isolation, got.jobs), (true, true, true, true, Some(2)));
+        assert_eq!((got.no_cache, got.pull, got.require_full_isolation, got.jobs), (true, true, true, Some(2)));
+        assert_eq!(got.purpose, Purpose::Check);
         assert_eq!((got.shm_size_bytes, got.ulimits), (Some(32 << 20), vec![("nofile".to_owned(), 5, 6)]));
         assert_eq!(got.labels, [("k".to_owned(), "v".to_owned())]);
     }

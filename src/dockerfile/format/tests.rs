@@ -17,7 +17,11 @@ fn the_style() {
     let cases = [
         ("keywords", "from a as b\nrun x\nHealthcheck none\n", "FROM a AS b\nRUN x\nHEALTHCHECK NONE\n"),
         ("blanks", "  FROM\ta  \n\tCOPY   a\t b  /c \n", "FROM a\nCOPY a b /c\n"),
-        ("flags", "FROM  --platform=$A   a\nRUN  --mount=target=/a   --network=none\tx  y\n", "FROM --platform=$A a\nRUN --mount=target=/a --network=none x  y\n"),
+        (
+            "flags",
+            "FROM  --platform=$A   a\nRUN  --mount=target=/a   --network=none\tx  y\n",
+            "FROM --platform=$A a\nRUN --mount=target=/a --network=none x  y\n",
+        ),
         ("empty lines", "\n\nFROM a\n\n\n\nRUN b\n\n\n", "FROM a\n\nRUN b\n"),
         ("the last line's end", "FROM a", "FROM a\n"),
         ("comments", "#a\n  # b  \nFROM a\n\t#c", "#a\n# b\nFROM a\n#c\n"),
@@ -31,7 +35,11 @@ fn the_style() {
         ("words over lines", "FROM a\nENV A=\"x \\\n   y\"   B=1\n", "FROM a\nENV A=\"x \\\n   y\" B=1\n"),
         ("the old form", "FROM a\nenv  A   b  c\n", "FROM a\nENV A   b  c\n"),
         ("triggers", "FROM a\nonbuild   run   x  y\n", "FROM a\nONBUILD run   x  y\n"),
-        ("heredocs", "FROM a\nrun  <<E   cat\n  x  \n\n\nE\ncopy  <<F   /f\n\tF \nF\n", "FROM a\nRUN <<E   cat\n  x  \n\n\nE\nCOPY <<F /f\n\tF \nF\n"),
+        (
+            "heredocs",
+            "FROM a\nrun  <<E   cat\n  x  \n\n\nE\ncopy  <<F   /f\n\tF \nF\n",
+            "FROM a\nRUN <<E   cat\n  x  \n\n\nE\nCOPY <<F /f\n\tF \nF\n",
+        ),
         ("a heredoc at the end", "FROM a\nRUN <<E\nx\nE", "FROM a\nRUN <<E\nx\nE\n"),
         ("CRLF", "from a\r\nrun x \\\r\n\r\n y\nRUN <<E\na\nb\r\nE\n", "FROM a\r\nRUN x \\\r\n y\r\nRUN <<E\r\na\nb\r\nE\n"),
         ("LF", "from a\nrun x \\\r\n y\r\n", "FROM a\nRUN x \\\n y\n"),

@@ -74,7 +74,7 @@ impl Lowering<'_> {
 
     /// InvalidDefaultArgInFrom: the bases must be names also when no build argument is given.
     pub(super) fn check_default_bases(&mut self) {
-        let Ok(defaults) = self.apply_globals(&self.file.global_args, &Default::default()) else { return };
+        let Ok(defaults) = self.apply_globals(&self.file.global_args, &Default::default(), &mut Default::default()) else { return };
         for stage in &self.file.stages {
             let word = &stage.from.image;
             let Ok(expanded) = self.expander.word(&word.value, &defaults) else { return };

@@ -122,7 +122,8 @@ impl Lowering<'_> {
     fn inline(&mut self, work: &Work<'_>, instruction: &Instruction, heredoc: &Heredoc) -> Result<(String, Vec<u8>), Diagnostic> {
         let mut body = if heredoc.chomp { without_tabs(&heredoc.body) } else { heredoc.body.clone() };
         if heredoc.expand {
-            let expanded = self.expander.for_bodies().word(&body, &work.done.scope).map_err(|e| self.expand_error(heredoc.body_span, &e))?;
+            let expanded =
+                self.expander.for_bodies().word(&body, &work.done.scope).map_err(|e| self.expand_error(heredoc.body_span, &e))?;
             self.note_unmatched(work, instruction, &expanded.unmatched);
             body = expanded.text;
         }

@@ -61,6 +61,9 @@ impl Lowering<'_> {
             {
                 work.done.scope.set(name, value);
             }
+            let inherited = self.build_arg(name).is_none() && declaration.default.is_none() && self.globals.value(name).is_some();
+            let place = (instruction, self.at(instruction.span));
+            self.outline.arg(work.index, place, name, value.as_deref(), inherited);
             texts.push(value.as_deref().map_or_else(|| name.clone(), |v| format!("{name}={v}")));
             work.done.arguments.push((name.clone(), value));
         }

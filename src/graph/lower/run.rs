@@ -31,6 +31,8 @@ struct Command {
 impl Lowering<'_> {
     pub(super) fn run_step(&mut self, work: &mut Work<'_>, instruction: &Instruction, run: &Run) -> Result<(), Diagnostic> {
         let mounts = self.mounts(work, instruction, run)?;
+        let place = self.place;
+        self.outline.mounts(work.index, instruction, |span| place.unwrap_or(span), &mounts);
         let command = command(work, run);
         if command.argv.is_empty() {
             return Err(self.error(instruction.span, "RUN has nothing to run: arguments are required"));

@@ -68,7 +68,13 @@ fn what_cannot_be_formatted_is_told_and_the_rest_is_done() {
     w.file("bad", "FROM a\nCOPPY a b\n").file("good", UGLY);
     std::fs::write(w.path("ctx/latin"), b"FROM a\n# caf\xe9\n").unwrap();
     let done = w.ply(&["fmt", "ctx/bad", "ctx/latin", "ctx/none", "ctx", "ctx/good"]).fails(1);
-    for text in ["unknown instruction `COPPY`", "--> ctx/bad:2:1", "`ctx/latin` is not UTF-8 in line 2", "reading `ctx/none`", "reading `ctx`: it is not a regular file"] {
+    for text in [
+        "unknown instruction `COPPY`",
+        "--> ctx/bad:2:1",
+        "`ctx/latin` is not UTF-8 in line 2",
+        "reading `ctx/none`",
+        "reading `ctx`: it is not a regular file",
+    ] {
         assert!(done.stderr.contains(text), "`{text}` is not in {done:#?}");
     }
     assert_eq!(std::fs::read_to_string(w.path("ctx/bad")).unwrap(), "FROM a\nCOPPY a b\n");
