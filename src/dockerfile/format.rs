@@ -22,7 +22,7 @@ use super::lines::Lines;
 use super::shape::{self, Context};
 use super::source::{Diagnostic, Source};
 use super::{directive, heredoc, parse};
-use write::Style;
+use write::{Style, WHITE};
 
 pub use same::is_same;
 
@@ -115,9 +115,6 @@ fn parts(source: &Arc<Source>) -> Result<Vec<Part<'_>>, Diagnostic> {
     end_file(&style, &mut parts);
     Ok(parts)
 }
-
-/// What is taken away at the end of comments and directives.
-const WHITE: [char; 6] = [' ', '\t', '\u{B}', '\u{C}', '\r', '\n'];
 
 /// Tells whether nothing is to be seen: a byte order mark is not.
 fn is_blank(text: &str) -> bool {

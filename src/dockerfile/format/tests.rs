@@ -44,6 +44,7 @@ fn the_style() {
         ("CRLF", "from a\r\nrun x \\\r\n\r\n y\nRUN <<E\na\nb\r\nE\n", "FROM a\r\nRUN x \\\r\n y\r\nRUN <<E\r\na\nb\r\nE\n"),
         ("LF", "from a\nrun x \\\r\n y\r\n", "FROM a\nRUN x \\\n y\n"),
         ("escape", "# escape=`  \nFROM a\nENV A=1`\n B=c:\\\n", "# escape=`\nFROM a\nENV A=1 `\n B=c:\\\n"),
+        ("odd blanks", "FROM a\nRUN b\u{c}\\\n#c\u{c}\t\r\t\n#d\n e\n", "FROM a\nRUN b\u{c}\\\n#c\n#d\n e\n"),
         ("a mark at the end", "FROM a\nrun b \\", "FROM a\nrun b \\\n"),
         ("the end of flags", "FROM a\nRUN  --   x\n", "FROM a\nRUN  --   x\n"),
         ("a mark alone", "\\\nFROM a\n", "\\\nFROM a\n"),

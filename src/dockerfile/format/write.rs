@@ -11,6 +11,8 @@ use crate::dockerfile::lines::{Text, strip_continuation};
 use crate::dockerfile::shape::{Args, Command, Shape};
 use crate::dockerfile::source::Span;
 
+/// What is taken away at the end of comments and directives.
+pub(super) const WHITE: [char; 6] = [' ', '\t', '\u{B}', '\u{C}', '\r', '\n'];
 /// The indentation of continued lists of words that have none of their own.
 const INDENT: &str = "    ";
 
@@ -47,7 +49,11 @@ impl Style {
             }
             let comment = n > 0 && shown.starts_with('#');
             let continued = strip_continuation(line, self.escape).1;
-            out.push_str(if comment || continued { line.trim_end_matches([' ', '\t']) } else { line });
+            out.push_str(match (comment, continued) {
+                (true, _) => line.trim_end_matches(WHITE),
+                (false, true) => line.trim_end_matches([' ', '\t']),
+                (false, false) => line,
+            });
             out.push_str(self.line_end);
         }
         out
