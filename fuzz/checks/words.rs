@@ -20,8 +20,7 @@ use plywood::image::reference::Reference;
 pub fn run(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let mut parts = text.splitn(3, '\n');
-    let (word, variables, tried) =
-        (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (word, variables, tried) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     expansion(word, variables);
     patterns(word, tried);
     if let Ok(reference) = Reference::parse(word) {

@@ -1,6 +1,7 @@
 //! What the golden tests share: a folder a case, the expected text beside the input, and how a diagnostic is printed.
 //!
 //! `PLY_BLESS=1 cargo test --test NAME` writes the expected texts anew, to be read before they are committed.
+#![allow(dead_code)] // not every test prints diagnostics
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
