@@ -7,13 +7,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use crate::graph::{FileTree, Mount, MountKind, NodeId, RunOp, Sharing};
 use crate::path::{Attributes, Root};
 use crate::sandbox::{MountSource, MountSpec};
-use crate::store::{MountSharing, Staging, StoreError};
+use crate::store::{CacheMountId, MountSharing, Staging, StoreError};
 
 use super::copy;
 use super::error::BuildError;
 use super::request::SecretSource;
 use super::session::Build;
 
+/// The build argument that keeps cache mounts apart.
+const CACHE_NAMESPACE: &str = "BUILDKIT_CACHE_MOUNT_NS";
 /// The largest secret (BuildKit's limit).
 const MAX_SECRET_BYTES: u64 = 500 * 1024;
 
@@ -78,8 +80,7 @@ impl Build<'_> {
             unreachable!("called for cache mounts");
         };
         let store = self.engine.store;
-        // A new directory's owner and mode are part of its identity, as in BuildKit.
-        let name = if (*mode, *uid, *gid) == (0o755, 0, 0) { name.clone() } else { format!("{name} {mode:o} {uid}:{gid}") };
+        let name = self.cache_mount_id(id, name, from.as_ref(), source, (*mode, *uid, *gid))?;
         if self.uncached(id) {
             let mut emptied = self.shared.emptied.lock().expect("nobody panics with it");
             if !emptied.contains(&name) {
@@ -103,6 +104,22 @@ impl Build<'_> {
         };
         kept.0.push(Box::new(opened));
         Ok(MountSource::Bind { source: fd, recursive: false })
+    }
+
+    /// Returns what tells a cache mount apart: a new directory's owner, mode and seed are part of it, as in BuildKit.
+    fn cache_mount_id(
+        &self,
+        id: NodeId,
+        name: &str,
+        from: Option<&FileTree>,
+        source: &str,
+        owner: (u32, u32, u32),
+    ) -> Result<CacheMountId, BuildError> {
+        let namespace = self.request.build_args.get(CACHE_NAMESPACE).map(String::as_str).unwrap_or_default();
+        let plain = name.strip_prefix(namespace).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name);
+        let seed = from.map(|from| self.select_mount(id, from, source)).transpose()?.map(|seed| seed.digest.to_string());
+        let owner = Some(owner).filter(|owner| *owner != (0o755, 0, 0));
+        Ok(CacheMountId { namespace: namespace.into(), id: plain.into(), owner, seed })
     }
 
     /// Fills a new cache mount with its seed, and gives it its owner and mode.

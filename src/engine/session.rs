@@ -15,6 +15,7 @@ use crate::dockerfile::source::Diagnostic;
 use crate::graph::{BuildGraph, ImageRequest, Node, NodeId, Op, order};
 use crate::image::platform::Platform;
 use crate::snapshot::Driver;
+use crate::store::CacheMountId;
 
 use super::Engine;
 use super::decide::Decision;
@@ -33,7 +34,7 @@ pub(super) struct Shared {
     /// The directories of base images' layers, bottom first; empty until they are unpacked.
     unpacked: Mutex<HashMap<ImageRequest, Arc<Mutex<Vec<PathBuf>>>>>,
     /// Cache mounts that `--no-cache` emptied already.
-    pub emptied: Mutex<Vec<String>>,
+    pub emptied: Mutex<Vec<CacheMountId>>,
 }
 
 impl Shared {
