@@ -13,6 +13,7 @@ use super::copy;
 use super::error::BuildError;
 use super::request::SecretSource;
 use super::session::Build;
+use super::ssh::{Door, SshError};
 
 /// The build argument that keeps cache mounts apart.
 const CACHE_NAMESPACE: &str = "BUILDKIT_CACHE_MOUNT_NS";
@@ -39,7 +40,7 @@ impl Build<'_> {
                 MountKind::Cache { .. } => Some(self.cache_mount(id, mount, kept)?),
                 MountKind::Tmpfs { size_bytes } => Some(MountSource::Tmpfs { size_bytes: *size_bytes, mode: 0o1777 }),
                 MountKind::Secret { .. } => self.secret(id, mount, &mut env)?,
-                MountKind::Ssh { id: name, required, .. } => self.ssh(id, name, *required)?,
+                MountKind::Ssh { .. } => self.ssh(id, mount, kept)?,
             };
             let Some(source) = source else { continue };
             let spec = MountSpec::new(mount.target.clone(), source);
@@ -171,20 +172,31 @@ impl Build<'_> {
         Ok(file.map(|content| MountSource::File { content, mode: *mode, uid: *uid, gid: *gid }))
     }
 
-    fn ssh(&self, id: NodeId, name: &str, required: bool) -> Result<Option<MountSource>, BuildError> {
+    fn ssh(&self, id: NodeId, mount: &Mount, kept: &mut Kept) -> Result<Option<MountSource>, BuildError> {
+        let MountKind::Ssh { id: name, required, mode, uid, gid } = &mount.kind else {
+            unreachable!("called for agents");
+        };
         let given = self.request.ssh.iter().rev().find(|(n, _)| n == name);
         let Some((_, paths)) = given else {
-            if required {
+            if *required {
                 let hint = format!("give it with --ssh {name}");
                 return Err(self.at(id, format!("ssh agent `{name}` is required, and was not given (not found)")).hint(hint));
             }
             return Ok(None);
         };
-        let [socket] = paths.as_slice() else {
-            return Err(self.at(id, format!("ssh `{name}`: one agent socket is supported, not key files")));
+        let staging = || self.engine.store.stage().map_err(|e| self.failed(id, "making a working directory", &e));
+        let (door_stage, key_stage) = (staging()?, staging()?);
+        let failed = |e: SshError| {
+            let error = self.failed(id, &format!("ssh agent `{name}`"), &e);
+            match e.hint() {
+                Some(hint) => error.hint(hint),
+                None => error,
+            }
         };
-        let open = rustix::fs::open(socket, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty());
-        let fd = open.map_err(|e| self.failed(id, &format!("opening ssh agent `{name}`"), &e))?;
+        let upstream = self.shared.key_agents.upstream(name, paths, || Ok(key_stage)).map_err(failed)?;
+        let door = Door::open(upstream, door_stage, (*uid, *gid, *mode), self.engine.ownership).map_err(failed)?;
+        let fd = door.socket().map_err(|e| self.failed(id, "opening the step's agent socket", &e))?;
+        kept.0.push(Box::new(door));
         Ok(Some(MountSource::Bind { source: fd, recursive: false }))
     }
 }

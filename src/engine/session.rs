@@ -24,6 +24,7 @@ use super::event::{Event, StepIndex, StepInfo};
 use super::inputs::{Inputs, Target};
 use super::places::Pasts;
 use super::request::BuildRequest;
+use super::ssh::KeyAgents;
 use super::state::{Chain, ChainLayer};
 
 /// What the builds of several platforms share.
@@ -33,6 +34,8 @@ pub(super) struct Shared {
     made: Mutex<HashSet<CacheKey>>,
     /// The directories of base images' layers, bottom first; empty until they are unpacked.
     unpacked: Mutex<HashMap<ImageRequest, Arc<Mutex<Vec<PathBuf>>>>>,
+    /// The agents that hold keys of `--ssh ID=KEY`.
+    pub key_agents: KeyAgents,
     /// Cache mounts that `--no-cache` emptied already.
     pub emptied: Mutex<Vec<CacheMountId>>,
 }
