@@ -13,7 +13,7 @@ use plywood::dockerfile::instruction::{CopyArg, File, Instruction, Kind, Word};
 use plywood::dockerfile::source::{Diagnostic, Source, Span};
 use plywood::dockerfile::{parse, parse_trigger};
 use plywood::graph::lower::lower;
-use plywood::graph::{BuildGraph, Entitlement, Facts, ImageRequest, ImageSource, Lowered, NetworkMode, order};
+use plywood::graph::{BuildGraph, Entitlement, Facts, ImageRequest, ImageSource, Lowered, NetworkMode, StageChoice, order};
 use plywood::image::config::ImageConfig;
 use plywood::image::platform::Platform;
 
@@ -138,6 +138,7 @@ fn facts() -> Facts {
         build_platform: amd64.clone(),
         target_platform: amd64,
         target: None,
+        stages: StageChoice::Needed,
         named_contexts: BTreeMap::new(),
         images: BTreeMap::new(),
         labels: Vec::new(),

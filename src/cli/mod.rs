@@ -5,6 +5,7 @@
 //! understood; `run` has docker's (125 to 127, or the program's own); 128 + n after a signal.
 
 pub mod build;
+pub mod cache;
 pub mod completions;
 pub mod doctor;
 pub mod du;
@@ -73,6 +74,7 @@ enum Commands {
     Import(import::ImportArgs),
     Prune(prune::PruneArgs),
     Du(du::DuArgs),
+    Cache(cache::CacheArgs),
     Fsck(fsck::FsckArgs),
     Doctor(doctor::DoctorArgs),
     Fmt(fmt::FmtArgs),
@@ -171,6 +173,7 @@ fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
             prune::run(&args, session)?;
         }
         Commands::Du(args) | Commands::Buildx(Buildx::Du(args)) => du::run(&args, session)?,
+        Commands::Cache(args) => cache::run(&args, session)?,
         Commands::Fsck(args) => fsck::run(&args, session)?,
         Commands::Version(args) | Commands::Buildx(Buildx::Version(args)) => version::run(&args)?,
         Commands::Completions(args) => completions::run(&args, &self::command())?,

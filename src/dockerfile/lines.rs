@@ -36,7 +36,15 @@ pub(super) struct Line<'s> {
     /// The comments since the last instruction or the last empty `#` line.
     pub comments: Vec<Comment>,
     /// The first empty line inside the continuation.
-    pub empty_continuation: Option<Span>,
+    pub empty_continuation: Option<EmptyLine>,
+}
+
+/// An empty line inside an instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EmptyLine {
+    pub span: Span,
+    /// The last physical line of its instruction, which is where BuildKit reports it.
+    pub last: Span,
 }
 
 /// From byte `line` of a logical line on, its bytes stand at `source` and after.
@@ -132,11 +140,15 @@ impl<'s> Lines<'s> {
     fn join(&mut self, joined: &mut Line<'s>) {
         while let Some((line, start)) = self.physical() {
             let shown = line.trim_start();
+            let here = Span::new(start, start + line.len());
+            if let Some(empty) = &mut joined.empty_continuation {
+                empty.last = here;
+            }
             if shown.starts_with('#') {
                 continue;
             }
             if shown.is_empty() {
-                joined.empty_continuation.get_or_insert(Span::new(start, start + line.len()));
+                joined.empty_continuation.get_or_insert(EmptyLine { span: here, last: here });
                 continue;
             }
             let (line, continued) = strip_continuation(line, self.escape);

@@ -37,7 +37,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use directive::is_foreign as is_foreign_frontend;
+pub use directive::{detect_syntax, is_foreign as is_foreign_frontend};
 
 use instruction::{File, Instruction, Kind};
 use lines::{Line, Lines};

@@ -16,7 +16,7 @@ use crate::dockerfile::instruction::File;
 use crate::dockerfile::source::{Diagnostic, Source};
 use crate::graph::lower::lower;
 use crate::graph::outline::Targets;
-use crate::graph::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, NamedContext, NodeId, Op};
+use crate::graph::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, NamedContext, NodeId, Op, StageChoice};
 use crate::image::platform::Platform;
 use crate::layer;
 use crate::store::Staging;
@@ -80,15 +80,8 @@ impl<'a> Inputs<'a> {
         let ignore = inputs.apply_ignore_rules(&text)?;
         let source = Source::new(text.name.clone(), String::from_utf8_lossy(&text.bytes));
         let check = request.build_args.get(CHECK_ARGUMENT).map(String::as_str);
+        check_frontend(&source, request)?;
         let file = dockerfile::parse_with_check_override(&source, check)?;
-        if let Some(syntax) = &file.directives.syntax
-            && dockerfile::is_foreign_frontend(&syntax.value)
-            && request.build_args.get(SYNTAX_ARGUMENT).is_none_or(|v| v != "dockerfile.v0")
-        {
-            let error = Diagnostic::error(&source, syntax.span, format!("the frontend `{}` is not built in", syntax.value));
-            let hint = "frontends are never fetched; `--build-arg BUILDKIT_SYNTAX=dockerfile.v0` reads the file as a Dockerfile";
-            return Err(error.hint(hint).into());
-        }
         if request.purpose == Purpose::Targets {
             inputs.stages = Some(Targets::of(&file));
             return Ok((inputs, Vec::new()));
@@ -105,6 +98,7 @@ impl<'a> Inputs<'a> {
             build_platform: host.clone(),
             target_platform: host,
             target: request.target.clone(),
+            stages: if request.purpose == Purpose::Check && request.target.is_none() { StageChoice::All } else { StageChoice::Needed },
             named_contexts: named,
             images: BTreeMap::new(),
             labels: request.labels.clone(),
@@ -262,6 +256,24 @@ impl<'a> Inputs<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Refuses a file that another frontend must read. `BUILDKIT_SYNTAX` decides over what the file says.
+fn check_frontend(source: &Arc<Source>, request: &BuildRequest) -> Result<(), BuildError> {
+    let hint = "frontends are never fetched; `--build-arg BUILDKIT_SYNTAX=dockerfile.v0` reads the file as a Dockerfile";
+    if let Some(given) = request.build_args.get(SYNTAX_ARGUMENT).map(|v| v.trim()).filter(|v| !v.is_empty()) {
+        return match dockerfile::is_foreign_frontend(given) {
+            true => Err(BuildError::plain(format!("{SYNTAX_ARGUMENT}: the frontend `{given}` is not built in")).hint(hint)),
+            false => Ok(()),
+        };
+    }
+    match dockerfile::detect_syntax(source).filter(|syntax| dockerfile::is_foreign_frontend(&syntax.value)) {
+        Some(syntax) => {
+            let error = Diagnostic::error(source, syntax.span, format!("the frontend `{}` is not built in", syntax.value));
+            Err(error.hint(hint).into())
+        }
+        None => Ok(()),
     }
 }
 

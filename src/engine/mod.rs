@@ -40,6 +40,7 @@ mod result;
 mod run;
 mod schedule;
 mod session;
+mod ssh;
 mod state;
 mod trees;
 

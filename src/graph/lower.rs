@@ -30,14 +30,14 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use crate::dockerfile::check::{self, StageFacts};
 use crate::dockerfile::expand::Expander;
 use crate::dockerfile::instruction::{File, Instruction, Kind};
 use crate::dockerfile::parse_trigger;
 use crate::dockerfile::source::{Diagnostic, Span};
+use crate::graph::outline::Outline;
 use crate::image::config::ImageConfig;
 
-use super::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, Node, NodeId, Op, StagePlan, mounts};
+use super::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, Node, NodeId, Op, StageChoice, StagePlan, mounts};
 use scope::Scope;
 use stage::Finished;
 use stages::{Dependencies, Origin, StageInfo};
@@ -120,13 +120,21 @@ impl<'a> Lowering<'a> {
             return Ok(Lowered::Needs(needs));
         }
         self.trigger_arguments = triggers.iter().flatten().flat_map(|(_, i)| globals::declared(i)).map(str::to_string).collect();
-        let reachable = stages::reachable(&stages, &dependencies, target);
+        let reachable = self.reachable(&stages, &dependencies, target);
         for (index, _) in reachable.iter().enumerate().filter(|(_, reached)| **reached) {
             let finished = self.lower_stage(index, &stages[index], &triggers[index])?;
             self.finished[index] = Some(finished);
         }
         let outline = self.outline.finish(&stages, &dependencies, target);
-        self.finish(&stages, &reachable, target, outline)
+        self.finish(&stages, target, outline)
+    }
+
+    /// Marks the stages to lower: those that the target needs, or all of them for the build checks.
+    fn reachable(&self, stages: &[StageInfo<'a>], dependencies: &Dependencies, target: usize) -> Vec<bool> {
+        match self.facts.stages {
+            StageChoice::Needed => stages::reachable(stages, dependencies, target),
+            StageChoice::All => vec![true; stages.len()],
+        }
     }
 
     /// Returns which stages each stage reads, and checks every `from` of the file on the way.
@@ -165,7 +173,7 @@ impl<'a> Lowering<'a> {
         let mut looked_at = vec![false; stages.len()];
         let mut needs = Needs::new();
         loop {
-            let reachable = stages::reachable(stages, dependencies, target);
+            let reachable = self.reachable(stages, dependencies, target);
             let new = |i: &usize| reachable[*i] && !looked_at[*i];
             let todo: Vec<usize> = (0..stages.len()).filter(new).collect();
             if todo.is_empty() {
@@ -222,22 +230,13 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn finish(
-        mut self,
-        stages: &[StageInfo<'a>],
-        reachable: &[bool],
-        target: usize,
-        outline: crate::graph::outline::Outline,
-    ) -> Result<Lowered, Diagnostic> {
+    fn finish(mut self, stages: &[StageInfo<'a>], target: usize, outline: Outline) -> Result<Lowered, Diagnostic> {
         // A tree of files as the result needs a root file system of its own.
         if let Some(mut finished) = self.finished[target].take() {
             let last = self.root_of(target, stages[target].stage.instruction.span, &mut finished);
             finished.tree = FileTree::Node(last);
             self.finished[target] = Some(finished);
         }
-        let facts: Vec<StageFacts> = (reachable.iter().zip(&self.finished))
-            .map(|(built, f)| StageFacts { built: *built, base_has_shell: f.as_ref().is_some_and(|f| f.base_has_shell) })
-            .collect();
         let mut plans: Vec<StagePlan> = Vec::new();
         let mut target_place = 0;
         for (index, finished) in self.finished.iter().enumerate() {
@@ -257,7 +256,7 @@ impl<'a> Lowering<'a> {
             });
         }
         self.check_undeclared_arguments();
-        let mut warnings = check::settle(self.file, &facts);
+        let mut warnings = self.file.warnings.clone();
         warnings.append(&mut self.warnings);
         warnings.sort_by_key(|w| w.span.start);
         self.fail_on_findings(&warnings)?;

@@ -34,6 +34,8 @@ pub struct Facts {
     pub target_platform: Platform,
     /// `--target`; none: the last stage.
     pub target: Option<String>,
+    /// Which stages to lower.
+    pub stages: StageChoice,
     /// `--build-context`: what each name stands for.
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// Images that were resolved so far.
@@ -50,6 +52,15 @@ pub struct Facts {
     pub no_context: bool,
     /// The main context's ignore rules, for the build check `CopyIgnoredFile` and hints; they filter nothing here.
     pub ignore: Option<Arc<IgnoreRules>>,
+}
+
+/// Which stages are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StageChoice {
+    /// Those that the target needs.
+    Needed,
+    /// All: what the build checks do where no target is named.
+    All,
 }
 
 /// What `--build-context NAME=VALUE` stands for.

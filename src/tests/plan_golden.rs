@@ -19,7 +19,8 @@ use plywood::dockerfile::ignore::IgnoreRules;
 use plywood::dockerfile::source::{Diagnostic, Source};
 use plywood::graph::lower::lower;
 use plywood::graph::{
-    BuildGraph, CopyOp, CopySource, Facts, FileTree, ImageRequest, ImageSource, Lowered, Mount, NetworkMode, Node, Op, RunOp, order,
+    BuildGraph, CopyOp, CopySource, Facts, FileTree, ImageRequest, ImageSource, Lowered, Mount, NetworkMode, Node, Op, RunOp, StageChoice,
+    order,
 };
 use plywood::image::config::ImageConfig;
 use plywood::image::platform::Platform;
@@ -54,6 +55,7 @@ fn facts(file: &Path) -> Result<Facts, Failed> {
         build_platform: amd64.clone(),
         target_platform: amd64,
         target: None,
+        stages: StageChoice::Needed,
         named_contexts: BTreeMap::new(),
         images: BTreeMap::new(),
         labels: Vec::new(),

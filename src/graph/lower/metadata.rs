@@ -24,8 +24,11 @@ impl Lowering<'_> {
     }
 
     pub(super) fn env(&mut self, work: &mut Work<'_>, instruction: &Instruction, pairs: &[Pair]) -> Result<(), Diagnostic> {
+        self.check_legacy(instruction, pairs, "ENV");
+        let keys: Vec<_> = pairs.iter().map(|pair| pair.key.span).collect();
         let pairs = self.pairs(work, instruction, pairs)?;
-        for (name, value) in &pairs {
+        for ((name, value), span) in pairs.iter().zip(keys) {
+            self.check_secret(instruction, name, span, "ENV");
             work.done.scope.set(name, value);
             let entry = format!("{name}={value}");
             let env = &mut work.done.config.config.env;
@@ -39,6 +42,7 @@ impl Lowering<'_> {
     }
 
     pub(super) fn label(&mut self, work: &mut Work<'_>, instruction: &Instruction, pairs: &[Pair]) -> Result<(), Diagnostic> {
+        self.check_legacy(instruction, pairs, "LABEL");
         let pairs = self.pairs(work, instruction, pairs)?;
         work.history(format!("LABEL{}", joined(&pairs)), None);
         work.done.config.config.labels.extend(pairs);
@@ -51,6 +55,7 @@ impl Lowering<'_> {
         let mut texts = Vec::new();
         for declaration in declarations {
             let name = &declaration.name.value;
+            self.check_secret(instruction, name, declaration.name.span, "ARG");
             let value = match (self.build_arg(name), &declaration.default) {
                 (Some(value), _) => Some(value.to_string()),
                 (None, Some(default)) => Some(self.expand(work, instruction, default)?),
@@ -79,12 +84,13 @@ impl Lowering<'_> {
         for word in words {
             let expanded = self.expander.words(&word.value, &work.done.scope).map_err(|e| self.expand_error(word.span, &e))?;
             for port in expanded {
-                let ports = values::ports(&port).map_err(|e| self.error(word.span, e.to_string()))?;
-                self.weigh(weight::of_strings(&ports), word.span)?;
-                entries.extend(ports);
-                for (rule, message) in check::expose(&port).into_iter().filter(|_| word.value.contains('$')) {
+                let ports = values::ports(&port);
+                for (rule, message) in check::expose(&port) {
                     self.find(rule, instruction, word.span, message);
                 }
+                let ports = ports.map_err(|e| self.error(word.span, e.to_string()))?;
+                self.weigh(weight::of_strings(&ports), word.span)?;
+                entries.extend(ports);
             }
         }
         work.history(format!("EXPOSE {}", text::list(&entries)), None);
