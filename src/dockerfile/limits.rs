@@ -1,7 +1,7 @@
 //! How much a Dockerfile may ask for: a few bytes of text must not become gigabytes or hours.
 //!
-//! BuildKit has no such limits and runs out of memory. Each limit here is far above what real files need (the largest
-//! of 12,824 in the wild stays below a thousandth of it) and has an id that its error message ends with. What a
+//! BuildKit has no such limits and runs out of memory. Each limit here is far above what real files need (none of
+//! the 12,824 that we test with reaches one) and has an id that its error message ends with. What a
 //! newcomer would get wrong: a limit on one value is not enough, since a file may use it ten thousand times.
 
 use std::fmt;
