@@ -29,10 +29,13 @@ impl Lowering<'_> {
         let pairs = self.pairs(work, instruction, pairs)?;
         for ((name, value), span) in pairs.iter().zip(keys) {
             self.check_secret(instruction, name, span, "ENV");
+            // What is in the configuration is in scope: a new name needs no search.
+            let is_new = work.done.scope.value(name).is_none();
             work.done.scope.set(name, value);
             let entry = format!("{name}={value}");
             let env = &mut work.done.config.config.env;
-            match env.iter_mut().find(|e| key_value(e).0 == name) {
+            let old = if is_new { None } else { env.iter_mut().find(|e| key_value(e).0 == name) };
+            match old {
                 Some(old) => *old = entry,
                 None => env.push(entry),
             }
