@@ -27,7 +27,7 @@ pub struct PruneArgs {
     /// Also remove the cache records that were of use longest ago, until the store takes no more than this
     #[arg(long, alias = "keep-storage", value_name = "BYTES", value_parser = values::size_bytes)]
     pub max_used_space: Option<u64>,
-    /// Also empty the cache mounts that no step uses
+    /// Also remove the cache mounts that no step uses (with --keep-duration: nor used for so long)
     #[arg(long)]
     pub cache_mounts: bool,
     /// Docker's; nothing is asked here

@@ -113,8 +113,8 @@ pub struct BuildArgs {
     /// Only check the Dockerfile; same as --call=check
     #[arg(long)]
     pub check: bool,
-    /// What to do with the Dockerfile: build, or check[,format=json][,ignorestatus=true]
-    #[arg(long, value_name = "METHOD", default_value = "build", hide_default_value = true, value_parser = call::parse)]
+    /// What to do with the Dockerfile: build, check, outline or targets; reports with [,format=json][,ignorestatus=true]
+    #[arg(long, alias = "print", value_name = "METHOD", default_value = "build", hide_default_value = true, value_parser = call::parse)]
     pub call: Call,
     /// Refuse to build where steps can't be isolated fully
     #[arg(long, value_enum, value_name = "full", num_args = 0..=1, require_equals = true, default_missing_value = "full")]
@@ -156,17 +156,20 @@ pub fn progress(text: &str) -> Result<Mode, ValueError> {
 }
 
 impl BuildArgs {
-    /// Returns how to report the build checks, when only they are asked for.
-    fn check_call(&self) -> Option<CheckCall> {
+    /// Returns what to do with the Dockerfile.
+    fn call(&self) -> Call {
         match self.call {
-            Call::Check(check) => Some(check),
-            Call::Build => self.check.then_some(CheckCall::PLAIN),
+            Call::Build if self.check => Call::Check(CheckCall::PLAIN),
+            call => call,
         }
     }
 }
 
-/// Builds, and prints the image's ID; or checks, and prints the report.
+/// Builds, and prints the image's ID; or looks at the Dockerfile, and prints the report.
 pub fn run(args: &BuildArgs, session: &Session) -> Result<(), Failure> {
+    if let Call::Describe(format) = args.call() {
+        return call::describe(format);
+    }
     let (request, notices) = request::make(args, &session.env)?;
     let stdout_is_free = !request.outputs.iter().any(request::to_stdout);
     let identity = session.enter()?;
@@ -181,15 +184,17 @@ pub fn run(args: &BuildArgs, session: &Session) -> Result<(), Failure> {
         // What went wrong is what was asked for.
         (Err(_), Some(status)) => return Err(Failure::message("interrupted").status(status)),
         (Err(failure), None) => {
-            return Err(match args.check_call() {
-                Some(check) => call::report_error(check, failure),
-                None => failure,
+            return Err(match args.call() {
+                Call::Check(check) => call::report_error(check, failure),
+                _ => failure,
             });
         }
         (Ok(built), _) => built,
     };
-    if let Some(check) = args.check_call() {
-        return call::report(check, &built.findings, session);
+    match (args.call(), &built.answer) {
+        (Call::Check(check), _) => return call::report(check, &built.findings, session),
+        (Call::Outline(format) | Call::Targets(format), Some(answer)) => return call::answer(format, answer),
+        _ => {}
     }
     match built.image {
         Some(image) if stdout_is_free => Ok(out::line(&image.to_string())?),
