@@ -28,7 +28,7 @@ mod weight;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::dockerfile::expand::Expander;
 use crate::dockerfile::instruction::{File, Instruction, Kind};
@@ -69,6 +69,8 @@ struct Lowering<'a> {
     bases: BTreeMap<Option<ImageRequest>, NodeId>,
     finished: Vec<Option<Finished>>,
     warnings: Vec<Diagnostic>,
+    /// What `warnings` hold already: rule, place and message.
+    found: HashSet<(&'static str, Span, String)>,
     /// Names that ARG triggers declare.
     trigger_arguments: Vec<String>,
     /// Where to report what a trigger says: its FROM.
@@ -101,6 +103,7 @@ impl<'a> Lowering<'a> {
             bases: BTreeMap::new(),
             finished: vec![None; file.stages.len()],
             warnings: Vec::new(),
+            found: HashSet::new(),
             trigger_arguments: Vec::new(),
             place: None,
             outline: outline::Capture::default(),

@@ -45,8 +45,7 @@ impl Lowering<'_> {
             return;
         }
         let (span, lines) = (self.at(span), self.at(lines));
-        let known = self.warnings.iter().any(|w| w.rule == Some(rule.name()) && w.span == span && w.message == message);
-        if !known {
+        if self.found.insert((rule.name(), span, message.clone())) {
             self.warnings.push(Diagnostic::warning(&self.file.source, span, rule.name(), message).lines(lines));
         }
     }
