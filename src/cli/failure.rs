@@ -82,7 +82,7 @@ impl From<std::io::Error> for Failure {
 }
 
 fn diagnostic(message: String) -> Diagnostic {
-    Diagnostic { severity: Severity::Error, rule: None, message, source: None, span: Span::default(), label: None, hint: None }
+    Diagnostic { severity: Severity::Error, rule: None, message, source: None, span: Span::default(), lines: None, label: None, hint: None }
 }
 
 /// Joins an error's text and its causes'; a cause that the text already ends with is not repeated.

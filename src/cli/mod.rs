@@ -5,11 +5,13 @@
 //! understood; `run` has docker's (125 to 127, or the program's own); 128 + n after a signal.
 
 pub mod build;
+pub mod cache;
 pub mod completions;
 pub mod doctor;
 pub mod du;
 pub mod environment;
 pub mod failure;
+pub mod fmt;
 pub mod format;
 pub mod fsck;
 pub mod history;
@@ -80,8 +82,10 @@ enum Commands {
     Logout(logout::LogoutArgs),
     Prune(prune::PruneArgs),
     Du(du::DuArgs),
+    Cache(cache::CacheArgs),
     Fsck(fsck::FsckArgs),
     Doctor(doctor::DoctorArgs),
+    Fmt(fmt::FmtArgs),
     Version(version::VersionArgs),
     #[command(hide = true)]
     Completions(completions::CompletionsArgs),
@@ -225,8 +229,10 @@ fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
         Commands::Load(args) => load::run(&args, session)?,
         Commands::Import(args) => import::run(&args, session)?,
         Commands::Doctor(args) => doctor::run(&args, session)?,
+        Commands::Fmt(args) => fmt::run(&args, session)?,
         Commands::Prune(args) => prune::run(&args, session)?,
         Commands::Du(args) => du::run(&args, session)?,
+        Commands::Cache(args) => cache::run(&args, session)?,
         Commands::Fsck(args) => fsck::run(&args, session)?,
         Commands::Version(args) => version::run(&args)?,
         Commands::Completions(args) => completions::run(&args, &self::command())?,

@@ -15,7 +15,7 @@ use crate::ui::{human, out};
 #[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "What a running build uses, an image with a name needs or a container holds always stays.")]
 pub struct PruneArgs {
-    /// Remove the whole cache, and pulled bases that have no name of their own
+    /// Remove the whole cache, downloads, git repositories, and pulled bases that have no name of their own
     #[arg(short, long)]
     pub all: bool,
     /// Also remove cache records that were of no use for so long
@@ -27,7 +27,7 @@ pub struct PruneArgs {
     /// Also remove the cache records that were of use longest ago, until the store takes no more than this
     #[arg(long, alias = "keep-storage", value_name = "BYTES", value_parser = values::size_bytes)]
     pub max_used_space: Option<u64>,
-    /// Also empty the cache mounts that no step uses
+    /// Also remove the cache mounts that no step uses (with --keep-duration: nor used for so long)
     #[arg(long)]
     pub cache_mounts: bool,
     /// Docker's; nothing is asked here

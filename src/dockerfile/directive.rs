@@ -1,7 +1,8 @@
 //! The parser directives at the top: `# escape=`, `# syntax=`, `# check=`.
 //!
 //! The zone of directives ends at the first line that is not a known one; what looks like a directive after
-//! it is a comment. There are two zones, and that is BuildKit's doing: `escape` is read by the line parser
+//! it is a comment. [`detect_syntax`] also finds the other ways of asking for a frontend, which no Dockerfile has.
+//! There are two zones, and that is BuildKit's doing: `escape` is read by the line parser
 //! (white space before `#` allowed, a `#!` line is a comment and ends the zone), `syntax` and `check` are
 //! looked up beforehand (`#` in the first column, a `#!` line on top is skipped).
 
@@ -20,7 +21,7 @@ const KNOWN: [&str; 3] = ["syntax", "escape", "check"];
 pub(super) fn read(source: &Arc<Source>, check: Option<&str>) -> Result<(Directives, usize), Diagnostic> {
     let text = source.text();
     let start = if text.starts_with(BOM) { BOM.len_utf8() } else { 0 };
-    let zone = zone(source, start, true);
+    let zone = zone(source, start, Zone::ESCAPE);
     if let Some(error) = zone.error {
         return Err(error);
     }
@@ -36,7 +37,7 @@ pub(super) fn read(source: &Arc<Source>, check: Option<&str>) -> Result<(Directi
         },
     };
     let early = start + shebang(&text[start..]);
-    let shown = if early == start { &zone.found } else { &self::zone(source, early, false).found };
+    let shown = if early == start { &zone.found } else { &self::zone(source, early, Zone::EARLY).found };
     let shown = shown.iter().take_while(|found| !found.indented);
     let value = |name: &str| shown.clone().find(|found| found.name == name).map(|found| found.value.clone());
     let check = match (check, value("check")) {
@@ -63,6 +64,19 @@ struct Zone {
     error: Option<Diagnostic>,
 }
 
+/// How a zone's lines look.
+#[derive(Clone, Copy)]
+struct ZoneForm {
+    comment: &'static str,
+    indent: bool,
+}
+
+impl Zone {
+    const ESCAPE: ZoneForm = ZoneForm { comment: "#", indent: true };
+    const EARLY: ZoneForm = ZoneForm { comment: "#", indent: false };
+    const SLASHES: ZoneForm = ZoneForm { comment: "//", indent: false };
+}
+
 struct Found {
     name: String,
     value: Word,
@@ -70,7 +84,7 @@ struct Found {
 }
 
 /// Reads known directives from `at` on, until a line that is none.
-fn zone(source: &Arc<Source>, mut at: usize, indent: bool) -> Zone {
+fn zone(source: &Arc<Source>, mut at: usize, form: ZoneForm) -> Zone {
     let text = source.text();
     let mut found: Vec<Found> = Vec::new();
     while at < text.len() {
@@ -78,7 +92,7 @@ fn zone(source: &Arc<Source>, mut at: usize, indent: bool) -> Zone {
         let line = text[at..at + length].trim_end_matches(['\r', '\n']);
         let shown = line.trim_start();
         let indented = shown.len() != line.len();
-        let Some(comment) = shown.strip_prefix('#').filter(|_| indent || !indented) else { break };
+        let Some(comment) = shown.strip_prefix(form.comment).filter(|_| form.indent || !indented) else { break };
         let Some((name, value)) = split(comment).filter(|(name, _)| KNOWN.contains(&name.as_str())) else { break };
         let start = at + (value.as_ptr() as usize - line.as_ptr() as usize);
         let value = Word::new(value.to_owned(), Span::new(start, start + value.len()));
@@ -105,6 +119,23 @@ pub(super) fn split(comment: &str) -> Option<(String, &str)> {
     };
     let named = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(|c| c.is_ascii_alphanumeric());
     (named && !value.is_empty()).then(|| (name.to_ascii_lowercase(), value))
+}
+
+/// Returns the frontend that a file asks for, whatever language it is written in: `# syntax=`, `// syntax=`, or the key
+/// `syntax` of a JSON object; a byte order mark and a `#!` line on top are skipped.
+pub fn detect_syntax(source: &Arc<Source>) -> Option<Word> {
+    let text = source.text();
+    let start = if text.starts_with(BOM) { BOM.len_utf8() } else { 0 };
+    let start = start + shebang(&text[start..]);
+    let in_zone = |form| zone(source, start, form).found.into_iter().find(|found| found.name == "syntax").map(|found| found.value);
+    in_zone(Zone::EARLY).or_else(|| in_zone(Zone::SLASHES)).or_else(|| json_syntax(text, start))
+}
+
+fn json_syntax(text: &str, start: usize) -> Option<Word> {
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text[start..]).ok()?;
+    let value = object.get("syntax")?.as_str()?;
+    let at = text.find("\"syntax\"").unwrap_or(start);
+    Some(Word::new(value.to_owned(), Span::new(at, text.len().min(at + "\"syntax\"".len()))))
 }
 
 /// Returns the length of a `#!` line at the start of `text`.
@@ -200,6 +231,26 @@ mod tests {
         ];
         for (text, (escape, syntax, check, line)) in cases {
             assert_eq!(read_text(text, None), Ok((escape, syntax.map(str::to_owned), check, line)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_frontend_is_asked_for_in_four_ways() {
+        let cases = [
+            ("# syntax=a/b:1 -x\nFROM c", Some(("a/b:1 -x", 1))),
+            ("#!/bin/x\n# syntax=a\n", Some(("a", 2))),
+            ("\u{FEFF}// Syntax = a\nwhatever", Some(("a", 1))),
+            ("#!/bin/x\n// check=skip=all\n// syntax=a\n", Some(("a", 3))),
+            ("{\n \"x\": 1,\n \"syntax\": \"a\"\n}\n", Some(("a", 3))),
+            ("{\"syntax\": 1}", None),
+            ("// plain\n// syntax=a\n", None),
+            ("FROM a\n# syntax=a\n", None),
+            (" // syntax=a\n", None),
+        ];
+        for (text, want) in cases {
+            let source = Source::new("Dockerfile", text);
+            let found = detect_syntax(&source).map(|word| (word.value, source.line(word.span.start)));
+            assert_eq!(found, want.map(|(value, line)| (value.to_owned(), line)), "{text:?}");
         }
     }
 

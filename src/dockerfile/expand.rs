@@ -5,18 +5,18 @@
 //! which is the caller's to hold.
 //!
 //! One known difference: in `${v//p/r}` BuildKit takes `$1` in `r` for a regular expression's template; here it is text.
+//!
+//! How much words may become is limited ([`super::limits`]): each by itself, and all that share a [`Budget`] together.
 
 mod lexer;
 mod pattern;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
+use super::limits::{Limit, MAX_EXPANSION_TOTAL_BYTES};
 use lexer::Lexer;
-
-/// The most that one word may become.
-pub const MAX_EXPANSION_BYTES: usize = 1 << 20;
-/// How deep `${a:-${b:-…}}` may nest.
-pub const MAX_DEPTH: usize = 64;
 
 /// Where variables come from.
 pub trait Env {
@@ -74,12 +74,9 @@ pub enum ExpandErrorKind {
         /// What follows the `\`.
         escaped: String,
     },
-    /// More than [`MAX_EXPANSION_BYTES`].
-    #[error("the expansion is longer than {MAX_EXPANSION_BYTES} bytes")]
-    TooLong,
-    /// More than [`MAX_DEPTH`].
-    #[error("substitutions are nested more than {MAX_DEPTH} deep")]
-    TooDeep,
+    /// It asks for too much.
+    #[error("{0}")]
+    Limit(Limit),
 }
 
 /// What a word became.
@@ -104,39 +101,56 @@ enum Quotes {
     Ignore,
 }
 
+/// What is left of [`MAX_EXPANSION_TOTAL_BYTES`]; clones spend from the same.
+#[derive(Debug, Clone)]
+struct Budget(Rc<Cell<usize>>);
+
+impl Budget {
+    fn full() -> Self {
+        Self(Rc::new(Cell::new(MAX_EXPANSION_TOTAL_BYTES)))
+    }
+
+    fn spend(&self, bytes: usize) -> Result<(), ExpandErrorKind> {
+        let left = self.0.get().checked_sub(bytes);
+        self.0.set(left.unwrap_or(0));
+        left.map(|_| ()).ok_or(ExpandErrorKind::Limit(Limit::ExpansionTotal))
+    }
+}
+
 /// How words are read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Expander {
     escape: char,
     quotes: Quotes,
     keep_unset: bool,
+    budget: Budget,
 }
 
 impl Expander {
-    /// Reads words of instructions; `escape` is the file's `# escape=`.
+    /// Reads words of instructions; `escape` is the file's `# escape=`. What it may expand in all is limited.
     pub fn new(escape: char) -> Self {
-        Self { escape, quotes: Quotes::Remove, keep_unset: false }
+        Self { escape, quotes: Quotes::Remove, keep_unset: false, budget: Budget::full() }
     }
-    /// Reads a heredoc's body: quotes are text, and the escape is always `\`.
-    pub fn heredoc_body() -> Self {
-        Self { escape: '\\', quotes: Quotes::Ignore, keep_unset: false }
+    /// Reads heredocs' bodies instead: quotes are text, and the escape is always `\`. The budget stays shared.
+    pub fn for_bodies(&self) -> Self {
+        Self { escape: '\\', quotes: Quotes::Ignore, keep_unset: false, budget: self.budget.clone() }
     }
-    /// Reads a RUN for showing it to people: quotes and variables without a value stay.
-    pub fn display(escape: char) -> Self {
-        Self { escape, quotes: Quotes::Keep, keep_unset: true }
+    /// Reads a RUN for showing it to people instead: quotes and variables without a value stay. The budget stays shared.
+    pub fn for_display(&self) -> Self {
+        Self { quotes: Quotes::Keep, keep_unset: true, ..self.clone() }
     }
 
     /// Expands a word.
     pub fn word(&self, word: &str, env: &dyn Env) -> Result<Expansion, ExpandError> {
-        let mut lexer = Lexer::new(*self, word, env);
-        let text = lexer.until(None, false, 0).map_err(|kind| failed(word, kind))?.0;
+        let mut lexer = Lexer::new(self, word, env);
+        let text = lexer.whole().map_err(|kind| failed(word, kind))?.0;
         Ok(Expansion { text, matched: lexer.matched, unmatched: lexer.unmatched })
     }
 
     /// Expands a word and splits the result at white space that was not quoted: EXPOSE.
     pub fn words(&self, word: &str, env: &dyn Env) -> Result<Vec<String>, ExpandError> {
-        let mut lexer = Lexer::new(*self, word, env);
-        Ok(lexer.until(None, false, 0).map_err(|kind| failed(word, kind))?.1)
+        let mut lexer = Lexer::new(self, word, env);
+        Ok(lexer.whole().map_err(|kind| failed(word, kind))?.1)
     }
 }
 
@@ -215,8 +229,8 @@ mod tests {
 
     #[test]
     fn bodies_keep_quotes_and_titles_keep_what_is_unset() {
-        assert_eq!(Expander::heredoc_body().word("\"$V\" '$V' \\$V", &env()).unwrap().text, "\"value\" 'value' $V");
-        assert_eq!(Expander::display('\\').word("\"$V\" $U ${U:-x}", &env()).unwrap().text, "\"value\" $U ${U:-x}");
+        assert_eq!(Expander::new('`').for_bodies().word("\"$V\" '$V' \\$V", &env()).unwrap().text, "\"value\" 'value' $V");
+        assert_eq!(Expander::new('\\').for_display().word("\"$V\" $U ${U:-x}", &env()).unwrap().text, "\"value\" $U ${U:-x}");
     }
 
     #[test]
@@ -224,9 +238,28 @@ mod tests {
         let mut env = env();
         env.insert("B".into(), "x".repeat(600_000));
         let kind = |word: &str| Expander::new('\\').word(word, &env).unwrap_err().kind;
-        assert_eq!(kind("$B$B$B"), ExpandErrorKind::TooLong);
-        assert_eq!(kind("\"$B$B$B\""), ExpandErrorKind::TooLong);
-        assert_eq!(kind("${B//x/xxxxx}"), ExpandErrorKind::TooLong);
-        assert_eq!(kind(&format!("{}{}", "${U:-".repeat(100), "}".repeat(100))), ExpandErrorKind::TooDeep);
+        for word in ["$B$B$B", "\"$B$B$B\"", "${B//x/xxxxx}", "${B:+$B$B$B}", "${U:-$B$B}"] {
+            assert_eq!(kind(word), ExpandErrorKind::Limit(Limit::ExpansionBytes), "{word}");
+        }
+        assert_eq!(kind(&format!("{}{}", "${U:-".repeat(100), "}".repeat(100))), ExpandErrorKind::Limit(Limit::ExpansionDepth));
+    }
+
+    #[test]
+    fn what_all_words_of_a_file_cost_together_is_bounded() {
+        let mut env = env();
+        env.insert("B".into(), "x".repeat(1 << 20));
+        env.insert("P".into(), "?".repeat(1 << 19));
+        // Each of these reads or makes much, whatever is left of it at the end.
+        for word in ["$B", "${B:+}", "${B#x}", "${B%%*y}", "${B//x/y}", "${U:-${U:-$B}}", "\"$B\""] {
+            let expander = Expander::new('\\');
+            let mut outcomes = (0..1000).map(|_| expander.word(word, &env).map(|_| ()));
+            let error = outcomes.find_map(Result::err).unwrap_or_else(|| panic!("{word} is free"));
+            assert_eq!(error.kind, ExpandErrorKind::Limit(Limit::ExpansionTotal), "{word}");
+            assert_eq!(expander.for_display().word("$V$V", &env).map_err(|e| e.kind), Err(error.kind.clone()), "{word}: shared");
+        }
+        // A pattern as long as the value: a million times a million steps.
+        for word in ["${B#$P}", "${B%%$P}", "${B/$P/}", "${B//$P/}"] {
+            assert_eq!(Expander::new('\\').word(word, &env).unwrap_err().kind, ExpandErrorKind::Limit(Limit::ExpansionTotal), "{word}");
+        }
     }
 }

@@ -15,6 +15,7 @@ mod regex;
 pub use glob::{BadPattern, Glob, has_wildcard, path_match};
 pub use pattern::clean;
 
+use super::limits::{Limit, MAX_PATTERN_BYTES};
 use pattern::Pattern;
 
 /// A line that is no pattern.
@@ -35,6 +36,14 @@ pub enum IgnoreError {
         pattern: String,
         /// What is wrong.
         source: BadPattern,
+    },
+    /// A pattern that would take too long to match.
+    #[error("ignore pattern in line {line}: {limit}")]
+    TooLong {
+        /// Its line in the ignore file, from 1.
+        line: usize,
+        /// The limit that it is over.
+        limit: Limit,
     },
 }
 
@@ -194,6 +203,9 @@ fn rule(written: &str, line: usize) -> Result<Option<Rule>, IgnoreError> {
     if trimmed.is_empty() {
         return Ok(None);
     }
+    if trimmed.len() > MAX_PATTERN_BYTES {
+        return Err(IgnoreError::TooLong { line, limit: Limit::PatternBytes });
+    }
     let cleaned = clean(trimmed);
     let (negated, text) = match cleaned.strip_prefix('!') {
         Some("") => return Err(IgnoreError::LoneNegation { line }),
@@ -277,6 +289,9 @@ mod tests {
         assert_eq!(IgnoreRules::parse("a\n!\n"), Err(IgnoreError::LoneNegation { line: 2 }));
         let bad = IgnoreRules::parse("\n[a\n").unwrap_err();
         assert_eq!(bad.to_string(), "ignore pattern `[a` in line 2");
+        let long = IgnoreRules::parse(&format!("a\n{}", "**/".repeat(MAX_PATTERN_BYTES / 3 + 1)));
+        assert_eq!(long, Err(IgnoreError::TooLong { line: 2, limit: Limit::PatternBytes }));
+        assert_eq!(long.unwrap_err().to_string(), "ignore pattern in line 2: the pattern is longer than 16384 bytes (limit pattern-bytes)");
     }
 
     #[test]

@@ -36,7 +36,15 @@ pub(super) struct Line<'s> {
     /// The comments since the last instruction or the last empty `#` line.
     pub comments: Vec<Comment>,
     /// The first empty line inside the continuation.
-    pub empty_continuation: Option<Span>,
+    pub empty_continuation: Option<EmptyLine>,
+}
+
+/// An empty line inside an instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EmptyLine {
+    pub span: Span,
+    /// The last physical line of its instruction, which is where BuildKit reports it.
+    pub last: Span,
 }
 
 /// From byte `line` of a logical line on, its bytes stand at `source` and after.
@@ -64,6 +72,11 @@ impl<'s> Lines<'s> {
     /// Starts at byte `at` of `text`, which must be the start of a physical line.
     pub fn new(text: &'s str, at: usize, escape: char) -> Self {
         Self { text, at, escape, comments: Vec::new() }
+    }
+
+    /// Returns where the next physical line starts.
+    pub fn position(&self) -> usize {
+        self.at
     }
 
     /// Returns the next logical line; none at the end.
@@ -127,11 +140,15 @@ impl<'s> Lines<'s> {
     fn join(&mut self, joined: &mut Line<'s>) {
         while let Some((line, start)) = self.physical() {
             let shown = line.trim_start();
+            let here = Span::new(start, start + line.len());
+            if let Some(empty) = &mut joined.empty_continuation {
+                empty.last = here;
+            }
             if shown.starts_with('#') {
                 continue;
             }
             if shown.is_empty() {
-                joined.empty_continuation.get_or_insert(Span::new(start, start + line.len()));
+                joined.empty_continuation.get_or_insert(EmptyLine { span: here, last: here });
                 continue;
             }
             let (line, continued) = strip_continuation(line, self.escape);
@@ -150,7 +167,7 @@ fn trim_start((line, start): (&str, usize)) -> (&str, usize) {
 }
 
 /// Takes a continuation mark away: one escape character, not two, with blanks after it at most.
-fn strip_continuation(line: &str, escape: char) -> (&str, bool) {
+pub(super) fn strip_continuation(line: &str, escape: char) -> (&str, bool) {
     match line.trim_end_matches([' ', '\t']).strip_suffix(escape) {
         Some(before) if !before.ends_with(escape) => (before, true),
         _ => (line, false),
@@ -158,6 +175,10 @@ fn strip_continuation(line: &str, escape: char) -> (&str, bool) {
 }
 
 impl Line<'_> {
+    /// Returns where the first physical line starts, white space aside.
+    pub fn start(&self) -> usize {
+        self.map[0].source
+    }
     /// Returns the whole line.
     pub fn text(&self) -> Text<'_> {
         Text { map: &self.map, at: 0, text: &self.text }

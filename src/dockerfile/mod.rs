@@ -17,8 +17,10 @@ pub mod check;
 pub mod csv;
 pub mod duration;
 pub mod expand;
+pub mod format;
 pub mod ignore;
 pub mod instruction;
+pub mod limits;
 pub mod source;
 pub mod suggest;
 
@@ -35,7 +37,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use directive::is_foreign as is_foreign_frontend;
+pub use directive::{detect_syntax, is_foreign as is_foreign_frontend};
 
 use instruction::{File, Instruction, Kind};
 use lines::{Line, Lines};

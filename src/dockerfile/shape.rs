@@ -221,7 +221,7 @@ fn unescape(string: Pair<'_, Rule>) -> String {
             continue;
         }
         text.push_str(&String::from_utf16_lossy(&std::mem::take(&mut units)));
-        match (part.as_rule(), &piece[piece.len().min(1)..]) {
+        match (part.as_rule(), piece.get(1..).unwrap_or_default()) {
             (Rule::json_escape, "b") => text.push('\u{8}'),
             (Rule::json_escape, "f") => text.push('\u{C}'),
             (Rule::json_escape, "n") => text.push('\n'),

@@ -103,6 +103,8 @@ pub struct Diagnostic {
     pub source: Option<Arc<Source>>,
     /// Where.
     pub span: Span,
+    /// The lines that docker's reports name where `span` is narrower: the whole instruction.
+    pub lines: Option<Span>,
     /// What to write under the caret, if more than the message.
     pub label: Option<String>,
     /// What to do about it.
@@ -112,11 +114,25 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// Makes an error at a place.
     pub fn error(source: &Arc<Source>, span: Span, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, rule: None, message: message.into(), source: Some(source.clone()), span, label: None, hint: None }
+        Self {
+            severity: Severity::Error,
+            rule: None,
+            message: message.into(),
+            source: Some(source.clone()),
+            span,
+            lines: None,
+            label: None,
+            hint: None,
+        }
     }
     /// Makes a build check's warning at a place.
     pub fn warning(source: &Arc<Source>, span: Span, rule: &'static str, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, rule: Some(rule), ..Self::error(source, span, message) }
+    }
+    /// Adds the whole instruction, for reports by line.
+    pub fn lines(mut self, lines: Span) -> Self {
+        self.lines = Some(lines);
+        self
     }
     /// Adds what to do about it.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::instruction::{Directives, File, Instruction, Kind, Stage};
+use super::lines::EmptyLine;
 use super::source::{Diagnostic, Source, Span};
 
 /// A file on its way.
@@ -10,7 +11,7 @@ pub(super) struct Stages<'s> {
     source: &'s Arc<Source>,
     global_args: Vec<Instruction>,
     stages: Vec<Stage>,
-    empty_continuations: Vec<Span>,
+    empty_continuations: Vec<EmptyLine>,
 }
 
 impl<'s> Stages<'s> {
@@ -22,7 +23,7 @@ impl<'s> Stages<'s> {
     /// Adds the next instruction; `empty` is an empty line inside it.
     ///
     /// Errors: an instruction other than ARG before the first FROM.
-    pub fn push(&mut self, instruction: Instruction, empty: Option<Span>) -> Result<(), Diagnostic> {
+    pub fn push(&mut self, instruction: Instruction, empty: Option<EmptyLine>) -> Result<(), Diagnostic> {
         self.empty_continuations.extend(empty);
         match (&instruction.kind, self.stages.last_mut()) {
             (Kind::From(from), _) => {
@@ -43,7 +44,7 @@ impl<'s> Stages<'s> {
     /// Returns the file, its warnings not yet found, and the empty lines inside instructions.
     ///
     /// Errors: no instruction, or no FROM.
-    pub fn finish(self, directives: Directives) -> Result<(File, Vec<Span>), Diagnostic> {
+    pub fn finish(self, directives: Directives) -> Result<(File, Vec<EmptyLine>), Diagnostic> {
         let Self { source, global_args, stages, empty_continuations } = self;
         if stages.is_empty() {
             return Err(match global_args.last() {

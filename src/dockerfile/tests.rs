@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::instruction::{CopyArg, Kind};
 use super::source::Source;
-use super::{parse, parse_trigger};
+use super::{format, parse, parse_trigger};
 
 /// Pieces of which a mutant is made: all that has a meaning to some part of the parser.
 const PIECES: &[&str] = &[
@@ -99,6 +99,23 @@ proptest! {
             Ok(instruction) => assert_inside(&text, &format!("{instruction:?}")),
             Err(error) => assert_inside(&text, &format!("{:?}", error.span)),
         }
+    }
+
+    #[test]
+    fn every_byte_belongs_to_one_part_and_printing_keeps_the_meaning(text in text()) {
+        let source = Source::new("Dockerfile", text.clone());
+        let Ok(file) = parse(&source) else {
+            prop_assert!(format::format(&source).is_err());
+            return Ok(());
+        };
+        let parts = format::format(&source).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        prop_assert_eq!(parts.iter().map(|part| part.before).collect::<String>(), text);
+        let printed = format::text(&parts);
+        let again = Source::new("Dockerfile", printed.clone());
+        let parsed = parse(&again).map_err(|error| TestCaseError::fail(format!("{error}: {printed:?}")))?;
+        prop_assert!(format::is_same(&file, &parsed), "{:?}", printed);
+        let twice = format::format(&again).map(|parts| format::text(&parts)).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        prop_assert_eq!(twice, printed);
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Build<'_> {
                     let checkout = self.inputs.remotes.checkout(address, CheckoutTime::Checkout).map_err(|e| self.placed(*span, e))?;
                     let name = format!("`{}`", address.shown());
                     let failed = |e: ContextError| self.placed(*span, BuildError::caused("opening a checkout", &e));
-                    let tree = Context::open_directory(&checkout.directory, name).map_err(failed)?.tree();
+                    let tree = Context::open_directory(&checkout.directory, name).map_err(failed)?.tree().until(self.engine.cancel.cell());
                     let hashing = Hashing { cache: None, now: self.inputs.now };
                     let selection = copy::select_all(op, index, &tree, hashing).map_err(|e| failed(e.cause))?;
                     checkouts.push(checkout);

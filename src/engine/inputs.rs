@@ -18,15 +18,16 @@ use crate::dockerfile;
 use crate::dockerfile::instruction::File;
 use crate::dockerfile::source::{Diagnostic, Source};
 use crate::graph::lower::lower;
+use crate::graph::outline::Targets;
 use crate::graph::uses::context_paths;
-use crate::graph::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, NamedContext, NodeId, Op};
+use crate::graph::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, NamedContext, NodeId, Op, StageChoice};
 use crate::image::platform::Platform;
 use crate::layer;
 
 use super::Engine;
 use super::error::{BuildError, chain};
 use super::remotes::Remotes;
-use super::request::{BuildRequest, ContextSource, DockerfileSource};
+use super::request::{BuildRequest, ContextSource, DockerfileSource, Purpose};
 use super::sources::{FilesSource, ResolvedImage, Sources, parse_build_context};
 use urls::{Dated, Kept};
 
@@ -46,6 +47,8 @@ pub(super) struct Inputs<'a> {
     pub now: SystemTime,
     /// What this Dockerfile is told apart by from others.
     pub dockerfile_id: String,
+    /// The stages, where nothing else is asked for.
+    pub stages: Option<Targets>,
     contexts: BTreeMap<Option<String>, Opened>,
     images: BTreeMap<ImageRequest, ResolvedImage>,
     /// Named contexts that are fetched when a step reads them.
@@ -77,6 +80,7 @@ impl<'a> Inputs<'a> {
         let mut inputs = Self {
             now: (engine.clock)(),
             dockerfile_id: String::new(),
+            stages: None,
             contexts: BTreeMap::new(),
             images: BTreeMap::new(),
             named_urls: BTreeMap::new(),
@@ -88,18 +92,20 @@ impl<'a> Inputs<'a> {
         let ignore = inputs.apply_ignore_rules(&text)?;
         let source = Source::new(text.name.clone(), String::from_utf8_lossy(&text.bytes));
         let check = request.build_args.get(CHECK_ARGUMENT).map(String::as_str);
+        check_frontend(&source, request)?;
         let file = dockerfile::parse_with_check_override(&source, check)?;
-        if let Some(syntax) = &file.directives.syntax
-            && dockerfile::is_foreign_frontend(&syntax.value)
-            && request.build_args.get(SYNTAX_ARGUMENT).is_none_or(|v| v != "dockerfile.v0")
-        {
-            let error = Diagnostic::error(&source, syntax.span, format!("the frontend `{}` is not built in", syntax.value));
-            let hint = "frontends are never fetched; `--build-arg BUILDKIT_SYNTAX=dockerfile.v0` reads the file as a Dockerfile";
-            return Err(error.hint(hint).into());
+        if request.purpose == Purpose::Targets {
+            inputs.stages = Some(Targets::of(&file));
+            return Ok((inputs, Vec::new()));
         }
         let place = match &request.context {
             ContextSource::Directory(dir) => dir.canonicalize().unwrap_or_else(|_| dir.clone()).display().to_string(),
-            other => address::redact(&format!("{other:?}")),
+            // Whatever ref: a build of the next commit is compared with that of the last.
+            ContextSource::Url(url) => match address::GitAddress::parse_context(url) {
+                Ok(Some(git)) => format!("{} {}", git.shown(), git.subdir),
+                _ => address::redact(url),
+            },
+            ContextSource::Stdin => "-".into(),
         };
         inputs.dockerfile_id = format!("{place}\n{}", text.name);
         let host = Platform::host();
@@ -109,6 +115,7 @@ impl<'a> Inputs<'a> {
             build_platform: host.clone(),
             target_platform: host,
             target: request.target.clone(),
+            stages: if request.purpose == Purpose::Check && request.target.is_none() { StageChoice::All } else { StageChoice::Needed },
             named_contexts: named,
             images: BTreeMap::new(),
             labels: request.labels.clone(),
@@ -125,7 +132,7 @@ impl<'a> Inputs<'a> {
             targets.push(Target { platform, graph: inputs.lower(&file, facts, &source, request)? });
         }
         // The checks look at no files.
-        if !request.check_only {
+        if request.purpose == Purpose::Build {
             let used: Vec<_> = targets.iter().flat_map(|t| context_paths(&t.graph).into_keys().flatten()).collect();
             inputs.open_named_urls(used.iter().map(String::as_str), request)?;
         }
@@ -276,6 +283,24 @@ impl<'a> Inputs<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Refuses a file that another frontend must read. `BUILDKIT_SYNTAX` decides over what the file says.
+fn check_frontend(source: &Arc<Source>, request: &BuildRequest) -> Result<(), BuildError> {
+    let hint = "frontends are never fetched; `--build-arg BUILDKIT_SYNTAX=dockerfile.v0` reads the file as a Dockerfile";
+    if let Some(given) = request.build_args.get(SYNTAX_ARGUMENT).map(|v| v.trim()).filter(|v| !v.is_empty()) {
+        return match dockerfile::is_foreign_frontend(given) {
+            true => Err(BuildError::plain(format!("{SYNTAX_ARGUMENT}: the frontend `{given}` is not built in")).hint(hint)),
+            false => Ok(()),
+        };
+    }
+    match dockerfile::detect_syntax(source).filter(|syntax| dockerfile::is_foreign_frontend(&syntax.value)) {
+        Some(syntax) => {
+            let error = Diagnostic::error(source, syntax.span, format!("the frontend `{}` is not built in", syntax.value));
+            Err(error.hint(hint).into())
+        }
+        None => Ok(()),
     }
 }
 

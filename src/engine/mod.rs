@@ -41,6 +41,7 @@ mod result;
 mod run;
 mod schedule;
 mod session;
+mod ssh;
 mod state;
 mod trees;
 
@@ -62,12 +63,12 @@ use cancel::CancelToken;
 use error::BuildError;
 use event::{Event, Observer};
 use inputs::Inputs;
-use request::BuildRequest;
+use request::{BuildRequest, Purpose};
 use result::Results;
 use session::{Build, Shared};
 use sources::{Policy, Progress, Sources};
 
-pub use result::BuildOutcome;
+pub use result::{Answer, BuildOutcome};
 
 /// What builds work with; made once a process.
 pub struct Engine<'a> {
@@ -159,8 +160,13 @@ pub fn build(
     let unless_cancelled = |e| if engine.cancel.is_cancelled() { BuildError::Cancelled } else { e };
     let (inputs, targets) = Inputs::gather(engine, request, stdin).map_err(unless_cancelled)?;
     let findings = inputs::findings(&targets);
-    if request.check_only {
-        return Ok(BuildOutcome { image: None, findings });
+    match request.purpose {
+        Purpose::Build => {}
+        Purpose::Check => return Ok(BuildOutcome { findings, ..BuildOutcome::default() }),
+        Purpose::Outline | Purpose::Targets => {
+            let outline = targets.into_iter().next().map(|target| Answer::Outline(target.graph.outline, target.graph.source));
+            return Ok(BuildOutcome { answer: outline.or(inputs.stages.map(Answer::Targets)), ..BuildOutcome::default() });
+        }
     }
     findings.into_iter().for_each(|f| engine.observer.event(Event::Warning(f)));
     if request.require_full_isolation

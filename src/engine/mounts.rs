@@ -7,13 +7,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use crate::graph::{FileTree, Mount, MountKind, NodeId, RunOp, Sharing};
 use crate::path::{Attributes, Root};
 use crate::sandbox::{MountSource, MountSpec};
-use crate::store::{MountSharing, Staging, StoreError};
+use crate::store::{CacheMountId, MountSharing, Staging, StoreError};
 
 use super::copy;
 use super::error::BuildError;
 use super::request::SecretSource;
 use super::session::Build;
+use super::ssh::{Door, SshError};
 
+/// The build argument that keeps cache mounts apart.
+const CACHE_NAMESPACE: &str = "BUILDKIT_CACHE_MOUNT_NS";
 /// The largest secret (BuildKit's limit).
 const MAX_SECRET_BYTES: u64 = 500 * 1024;
 
@@ -37,7 +40,7 @@ impl Build<'_> {
                 MountKind::Cache { .. } => Some(self.cache_mount(id, mount, kept)?),
                 MountKind::Tmpfs { size_bytes } => Some(MountSource::Tmpfs { size_bytes: *size_bytes, mode: 0o1777 }),
                 MountKind::Secret { .. } => self.secret(id, mount, &mut env)?,
-                MountKind::Ssh { id: name, required, .. } => self.ssh(id, name, *required)?,
+                MountKind::Ssh { .. } => self.ssh(id, mount, kept)?,
             };
             let Some(source) = source else { continue };
             let spec = MountSpec::new(mount.target.clone(), source);
@@ -78,8 +81,7 @@ impl Build<'_> {
             unreachable!("called for cache mounts");
         };
         let store = self.engine.store;
-        // A new directory's owner and mode are part of its identity, as in BuildKit.
-        let name = if (*mode, *uid, *gid) == (0o755, 0, 0) { name.clone() } else { format!("{name} {mode:o} {uid}:{gid}") };
+        let name = self.cache_mount_id(id, name, from.as_ref(), source, (*mode, *uid, *gid))?;
         if self.uncached(id) {
             let mut emptied = self.shared.emptied.lock().expect("nobody panics with it");
             if !emptied.contains(&name) {
@@ -103,6 +105,22 @@ impl Build<'_> {
         };
         kept.0.push(Box::new(opened));
         Ok(MountSource::Bind { source: fd, recursive: false })
+    }
+
+    /// Returns what tells a cache mount apart: a new directory's owner, mode and seed are part of it, as in BuildKit.
+    fn cache_mount_id(
+        &self,
+        id: NodeId,
+        name: &str,
+        from: Option<&FileTree>,
+        source: &str,
+        owner: (u32, u32, u32),
+    ) -> Result<CacheMountId, BuildError> {
+        let namespace = self.request.build_args.get(CACHE_NAMESPACE).map(String::as_str).unwrap_or_default();
+        let plain = name.strip_prefix(namespace).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name);
+        let seed = from.map(|from| self.select_mount(id, from, source)).transpose()?.map(|seed| seed.digest.to_string());
+        let owner = Some(owner).filter(|owner| *owner != (0o755, 0, 0));
+        Ok(CacheMountId { namespace: namespace.into(), id: plain.into(), owner, seed })
     }
 
     /// Fills a new cache mount with its seed, and gives it its owner and mode.
@@ -154,20 +172,31 @@ impl Build<'_> {
         Ok(file.map(|content| MountSource::File { content, mode: *mode, uid: *uid, gid: *gid }))
     }
 
-    fn ssh(&self, id: NodeId, name: &str, required: bool) -> Result<Option<MountSource>, BuildError> {
+    fn ssh(&self, id: NodeId, mount: &Mount, kept: &mut Kept) -> Result<Option<MountSource>, BuildError> {
+        let MountKind::Ssh { id: name, required, mode, uid, gid } = &mount.kind else {
+            unreachable!("called for agents");
+        };
         let given = self.request.ssh.iter().rev().find(|(n, _)| n == name);
         let Some((_, paths)) = given else {
-            if required {
+            if *required {
                 let hint = format!("give it with --ssh {name}");
                 return Err(self.at(id, format!("ssh agent `{name}` is required, and was not given (not found)")).hint(hint));
             }
             return Ok(None);
         };
-        let [socket] = paths.as_slice() else {
-            return Err(self.at(id, format!("ssh `{name}`: one agent socket is supported, not key files")));
+        let staging = || self.engine.store.stage().map_err(|e| self.failed(id, "making a working directory", &e));
+        let (door_stage, key_stage) = (staging()?, staging()?);
+        let failed = |e: SshError| {
+            let error = self.failed(id, &format!("ssh agent `{name}`"), &e);
+            match e.hint() {
+                Some(hint) => error.hint(hint),
+                None => error,
+            }
         };
-        let open = rustix::fs::open(socket, rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty());
-        let fd = open.map_err(|e| self.failed(id, &format!("opening ssh agent `{name}`"), &e))?;
+        let upstream = self.shared.key_agents.upstream(name, paths, || Ok(key_stage)).map_err(failed)?;
+        let door = Door::open(upstream, door_stage, (*uid, *gid, *mode), self.engine.ownership).map_err(failed)?;
+        let fd = door.socket().map_err(|e| self.failed(id, "opening the step's agent socket", &e))?;
+        kept.0.push(Box::new(door));
         Ok(Some(MountSource::Bind { source: fd, recursive: false }))
     }
 }

@@ -6,6 +6,19 @@ use std::path::PathBuf;
 use crate::graph::{Entitlement, NetworkMode};
 use crate::image::platform::Platform;
 
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// An image.
+    Build,
+    /// What the build checks find.
+    Check,
+    /// What the target takes from its caller.
+    Outline,
+    /// What can be built. The Dockerfile is only parsed: no base image is asked for.
+    Targets,
+}
+
 /// Everything that `ply build` was told.
 #[derive(Debug, Clone)]
 pub struct BuildRequest {
@@ -55,8 +68,8 @@ pub struct BuildRequest {
     pub ulimits: Vec<(String, u64, u64)>,
     /// `--require-isolation=full`.
     pub require_full_isolation: bool,
-    /// `--check`: only the build checks.
-    pub check_only: bool,
+    /// `--call`: what to do with the Dockerfile.
+    pub purpose: Purpose,
     /// How many steps may run side by side; none: the number of processors.
     pub jobs: Option<usize>,
 }

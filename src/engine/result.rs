@@ -5,12 +5,14 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use crate::digest::Digest;
-use crate::dockerfile::source::Diagnostic;
+use crate::dockerfile::source::{Diagnostic, Source};
 use crate::fsio;
+use crate::graph::outline::{Outline, Targets};
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::layer::Placed;
@@ -32,6 +34,17 @@ pub struct BuildOutcome {
     pub image: Option<Digest>,
     /// What the build checks found, when only they were asked for; of a build they are events.
     pub findings: Vec<Diagnostic>,
+    /// What was asked of the Dockerfile instead of a build.
+    pub answer: Option<Answer>,
+}
+
+/// What a Dockerfile says of itself.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// What the target takes, and the text that its spans point into.
+    Outline(Outline, Arc<Source>),
+    /// What can be built.
+    Targets(Targets),
 }
 
 /// The images of a finished build, one a platform.
@@ -71,7 +84,7 @@ impl<'a> Results<'a> {
             let text = serde_json::to_vec_pretty(&self.metadata(&id, exported.as_ref())?).expect("a Value is serialisable");
             write_file(path, &text)?;
         }
-        Ok(BuildOutcome { image: Some(id), findings: Vec::new() })
+        Ok(BuildOutcome { image: Some(id), ..BuildOutcome::default() })
     }
 
     /// The image that stands for all.

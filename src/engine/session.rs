@@ -15,6 +15,7 @@ use crate::dockerfile::source::{Diagnostic, Span};
 use crate::graph::{BuildGraph, ImageRequest, Node, NodeId, Op, order};
 use crate::image::platform::Platform;
 use crate::snapshot::Driver;
+use crate::store::CacheMountId;
 
 use super::Engine;
 use super::decide::Decision;
@@ -23,6 +24,7 @@ use super::event::{Event, StepIndex, StepInfo};
 use super::inputs::{Inputs, Target};
 use super::places::Pasts;
 use super::request::BuildRequest;
+use super::ssh::KeyAgents;
 use super::state::{Chain, ChainLayer};
 
 /// What the builds of several platforms share.
@@ -32,8 +34,10 @@ pub(super) struct Shared {
     made: Mutex<HashSet<CacheKey>>,
     /// The directories of base images' layers, bottom first; empty until they are unpacked.
     unpacked: Mutex<HashMap<ImageRequest, Arc<Mutex<Vec<PathBuf>>>>>,
+    /// The agents that hold keys of `--ssh ID=KEY`.
+    pub key_agents: KeyAgents,
     /// Cache mounts that `--no-cache` emptied already.
-    pub emptied: Mutex<Vec<String>>,
+    pub emptied: Mutex<Vec<CacheMountId>>,
 }
 
 impl Shared {

@@ -15,6 +15,7 @@ mod copy;
 mod epoch;
 mod globals;
 mod metadata;
+mod outline;
 mod paths;
 mod run;
 mod scope;
@@ -22,20 +23,21 @@ mod stage;
 mod stages;
 mod text;
 mod values;
+mod weight;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use crate::dockerfile::check::{self, StageFacts};
 use crate::dockerfile::expand::Expander;
 use crate::dockerfile::instruction::{File, Instruction, Kind};
 use crate::dockerfile::parse_trigger;
 use crate::dockerfile::source::{Diagnostic, Span};
+use crate::graph::outline::Outline;
 use crate::image::config::ImageConfig;
 
-use super::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, Node, NodeId, Op, StagePlan, mounts};
+use super::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, Node, NodeId, Op, StageChoice, StagePlan, mounts};
 use scope::Scope;
 use stage::Finished;
 use stages::{Dependencies, Origin, StageInfo};
@@ -67,10 +69,16 @@ struct Lowering<'a> {
     bases: BTreeMap<Option<ImageRequest>, NodeId>,
     finished: Vec<Option<Finished>>,
     warnings: Vec<Diagnostic>,
+    /// What `warnings` hold already: rule, place and message.
+    found: HashSet<(&'static str, Span, String)>,
     /// Names that ARG triggers declare.
     trigger_arguments: Vec<String>,
     /// Where to report what a trigger says: its FROM.
     place: Option<Span>,
+    /// What is to be told of arguments and secrets.
+    outline: outline::Capture,
+    /// How many bytes the graph holds so far, roughly.
+    weight: usize,
 }
 
 /// A stage's ONBUILD triggers, parsed.
@@ -95,8 +103,11 @@ impl<'a> Lowering<'a> {
             bases: BTreeMap::new(),
             finished: vec![None; file.stages.len()],
             warnings: Vec::new(),
+            found: HashSet::new(),
             trigger_arguments: Vec::new(),
             place: None,
+            outline: outline::Capture::default(),
+            weight: 0,
         }
     }
 
@@ -117,12 +128,21 @@ impl<'a> Lowering<'a> {
             return Ok(Lowered::Needs(needs));
         }
         self.trigger_arguments = triggers.iter().flatten().flat_map(|(_, i)| globals::declared(i)).map(str::to_string).collect();
-        let reachable = stages::reachable(&stages, &dependencies, target);
+        let reachable = self.reachable(&stages, &dependencies, target);
         for (index, _) in reachable.iter().enumerate().filter(|(_, reached)| **reached) {
             let finished = self.lower_stage(index, &stages[index], &triggers[index])?;
             self.finished[index] = Some(finished);
         }
-        self.finish(&stages, &reachable, target)
+        let outline = self.outline.finish(&stages, &dependencies, target);
+        self.finish(&stages, target, outline)
+    }
+
+    /// Marks the stages to lower: those that the target needs, or all of them for the build checks.
+    fn reachable(&self, stages: &[StageInfo<'a>], dependencies: &Dependencies, target: usize) -> Vec<bool> {
+        match self.facts.stages {
+            StageChoice::Needed => stages::reachable(stages, dependencies, target),
+            StageChoice::All => vec![true; stages.len()],
+        }
     }
 
     /// Returns which stages each stage reads, and checks every `from` of the file on the way.
@@ -151,12 +171,17 @@ impl<'a> Lowering<'a> {
     }
 
     /// Parses the triggers of all reachable stages, adds what they depend on, and collects the images that are missing.
-    fn triggers(&self, stages: &[StageInfo<'a>], dependencies: &mut Dependencies, target: usize) -> Result<(Triggers, Needs), Diagnostic> {
+    fn triggers(
+        &mut self,
+        stages: &[StageInfo<'a>],
+        dependencies: &mut Dependencies,
+        target: usize,
+    ) -> Result<(Triggers, Needs), Diagnostic> {
         let mut triggers: Triggers = stages.iter().map(|_| Vec::new()).collect();
         let mut looked_at = vec![false; stages.len()];
         let mut needs = Needs::new();
         loop {
-            let reachable = stages::reachable(stages, dependencies, target);
+            let reachable = self.reachable(stages, dependencies, target);
             let new = |i: &usize| reachable[*i] && !looked_at[*i];
             let todo: Vec<usize> = (0..stages.len()).filter(new).collect();
             if todo.is_empty() {
@@ -167,6 +192,7 @@ impl<'a> Lowering<'a> {
                 let (info, from) = (&stages[index], stages[index].stage.instruction.span);
                 self.need(&info.base, info.stage.from.image.span, &mut needs);
                 for text in self.trigger_texts(info, stages) {
+                    self.weigh(weight::of_trigger(&text), from)?;
                     let parsed =
                         parse_trigger(&text, '\\').map_err(|e| self.error(from, format!("ONBUILD trigger `{text}`: {}", e.message)))?;
                     for (origin, span) in self.origins(&parsed, Some(from))? {
@@ -212,16 +238,13 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn finish(mut self, stages: &[StageInfo<'a>], reachable: &[bool], target: usize) -> Result<Lowered, Diagnostic> {
+    fn finish(mut self, stages: &[StageInfo<'a>], target: usize, outline: Outline) -> Result<Lowered, Diagnostic> {
         // A tree of files as the result needs a root file system of its own.
         if let Some(mut finished) = self.finished[target].take() {
             let last = self.root_of(target, stages[target].stage.instruction.span, &mut finished);
             finished.tree = FileTree::Node(last);
             self.finished[target] = Some(finished);
         }
-        let facts: Vec<StageFacts> = (reachable.iter().zip(&self.finished))
-            .map(|(built, f)| StageFacts { built: *built, base_has_shell: f.as_ref().is_some_and(|f| f.base_has_shell) })
-            .collect();
         let mut plans: Vec<StagePlan> = Vec::new();
         let mut target_place = 0;
         for (index, finished) in self.finished.iter().enumerate() {
@@ -241,7 +264,7 @@ impl<'a> Lowering<'a> {
             });
         }
         self.check_undeclared_arguments();
-        let mut warnings = check::settle(self.file, &facts);
+        let mut warnings = self.file.warnings.clone();
         warnings.append(&mut self.warnings);
         warnings.sort_by_key(|w| w.span.start);
         self.fail_on_findings(&warnings)?;
@@ -251,6 +274,7 @@ impl<'a> Lowering<'a> {
             stages: plans,
             target: target_place,
             warnings,
+            outline,
             epoch: self.epoch,
         };
         Ok(Lowered::Graph(graph))

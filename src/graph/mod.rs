@@ -6,6 +6,7 @@
 
 pub mod lower;
 pub mod order;
+pub mod outline;
 pub mod uses;
 
 mod mounts;
@@ -35,6 +36,8 @@ pub struct Facts {
     pub target_platform: Platform,
     /// `--target`; none: the last stage.
     pub target: Option<String>,
+    /// Which stages to lower.
+    pub stages: StageChoice,
     /// `--build-context`: what each name stands for.
     pub named_contexts: BTreeMap<String, NamedContext>,
     /// Images that were resolved so far.
@@ -54,6 +57,15 @@ pub struct Facts {
     pub epoch: Option<Option<i64>>,
     /// The main context's ignore rules, for the build check `CopyIgnoredFile` and hints; they filter nothing here.
     pub ignore: Option<Arc<IgnoreRules>>,
+}
+
+/// Which stages are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StageChoice {
+    /// Those that the target needs.
+    Needed,
+    /// All: what the build checks do where no target is named.
+    All,
 }
 
 /// What `--build-context NAME=VALUE` stands for.
@@ -127,6 +139,8 @@ pub struct BuildGraph {
     pub target: usize,
     /// Findings of the build checks, all of them (also the parser's).
     pub warnings: Vec<Diagnostic>,
+    /// What the target takes from its caller.
+    pub outline: outline::Outline,
     /// `SOURCE_DATE_EPOCH` as a build argument or a global ARG gives it, in seconds; none: not given.
     pub epoch: Option<i64>,
 }

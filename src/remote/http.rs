@@ -179,7 +179,8 @@ impl Downloads<'_> {
         let url = || redact(wanted.url);
         match response.status().as_u16() {
             304 if validator.is_some() => return Ok(Answer::Unchanged),
-            200 | 203 => {}
+            // A part of the content was not asked for.
+            200..=205 | 207..=299 => {}
             status => return Err(RemoteError::Status { url: url(), status }),
         }
         let (modified_secs, answered) = (date(&response, "last-modified"), validator_of(&response));

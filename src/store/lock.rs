@@ -9,7 +9,6 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::session::remove;
 use super::{Result, Store, StoreError};
 use crate::digest::CacheKey;
 
@@ -89,7 +88,7 @@ pub(super) fn wait(file: &File, how: fn(&File) -> io::Result<()>, give_up: GiveU
 }
 
 /// Signals interrupt a wait for flock; it goes on afterwards.
-fn uninterrupted(mut wait: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+pub(super) fn uninterrupted(mut wait: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     loop {
         match wait() {
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -145,31 +144,6 @@ impl Drop for CollectionGuard<'_> {
     }
 }
 
-/// How RUN steps share a cache mount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MountSharing {
-    /// All use one directory at once.
-    Shared,
-    /// One after the other.
-    Locked,
-    /// Each has one of its own; a free one is used again.
-    Private,
-}
-
-/// A cache mount's directory, protected from collection while this lives.
-#[derive(Debug)]
-pub struct CacheMount {
-    path: PathBuf,
-    _lock: File,
-}
-
-impl CacheMount {
-    /// Returns the directory.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
 impl Store {
     /// Gives the right to run the step of `key`; waits while another process or thread has it.
     ///
@@ -188,107 +162,4 @@ impl Store {
         let held = blocking_unless(&self.root.join("locks").join(key.hex()), || self.committer.hurry(), give_up)?;
         Ok(held.map(StepGuard))
     }
-
-    /// Opens the cache mount `id` for one step. A new one is filled by `fill`, which gets an empty directory of
-    /// mode 0700, and appears only when that succeeded. With [`MountSharing::Locked`] it may wait for other steps.
-    pub fn open_cache_mount<E: From<StoreError>>(
-        &self,
-        id: &str,
-        sharing: MountSharing,
-        fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
-    ) -> std::result::Result<CacheMount, E> {
-        let opened = self.open_cache_mount_unless(id, sharing, &|| false, fill)?;
-        Ok(opened.expect("what is never given up is had in the end"))
-    }
-
-    /// As [`Store::open_cache_mount`]; none: `give_up` became true while other steps had it.
-    pub fn open_cache_mount_unless<E: From<StoreError>>(
-        &self,
-        id: &str,
-        sharing: MountSharing,
-        give_up: GiveUp<'_>,
-        fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
-    ) -> std::result::Result<Option<CacheMount>, E> {
-        let name = blake3::hash(id.as_bytes()).to_hex().to_string();
-        let dir = self.root.join("cache-mounts");
-        let (path, lock) = match sharing {
-            MountSharing::Private => first_free(&dir, &name)?,
-            MountSharing::Shared | MountSharing::Locked => {
-                let lock_path = dir.join(format!("{name}.lock"));
-                let lock = open(&lock_path)?;
-                let path = dir.join(&name);
-                // A directory to be made, too, is made by one alone.
-                let alone = sharing == MountSharing::Locked || !path.exists();
-                let (at_once, how): (_, fn(&File) -> _) = match alone {
-                    true => (lock.try_lock(), File::lock),
-                    false => (lock.try_lock_shared(), File::lock_shared),
-                };
-                match at_once {
-                    Ok(()) => {}
-                    Err(TryLockError::WouldBlock) => {
-                        if !wait(&lock, how, give_up).map_err(StoreError::io("locking", &lock_path))? {
-                            return Ok(None);
-                        }
-                    }
-                    Err(TryLockError::Error(e)) => return Err(StoreError::io("locking", &lock_path)(e).into()),
-                }
-                (path, lock)
-            }
-        };
-        if !path.exists() {
-            let staging = self.stage()?;
-            fill(staging.path())?;
-            std::fs::rename(staging.path(), &path).map_err(StoreError::io("making", &path))?;
-            self.save_blob_row("cache-mount", &name, id.as_bytes())?;
-        }
-        if sharing == MountSharing::Shared {
-            uninterrupted(|| lock.lock_shared()).map_err(StoreError::io("locking", &path))?;
-        }
-        Ok(Some(CacheMount { path, _lock: lock }))
-    }
-
-    /// Removes a cache mount's directories that no step uses. Returns whether all are gone.
-    pub fn remove_cache_mount(&self, id: &str) -> Result<bool> {
-        let name = blake3::hash(id.as_bytes()).to_hex().to_string();
-        self.remove_unused_mounts(|n| n == name)
-    }
-
-    pub(super) fn remove_unused_mounts(&self, chosen: impl Fn(&str) -> bool) -> Result<bool> {
-        let dir = self.root.join("cache-mounts");
-        let mut all = true;
-        for entry in std::fs::read_dir(&dir).map_err(StoreError::io("listing", &dir))? {
-            let path = entry.map_err(StoreError::io("listing", &dir))?.path();
-            let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
-            if name.ends_with(".lock") || !chosen(name.split('.').next().unwrap_or(name)) {
-                continue;
-            }
-            let lock = open(&dir.join(format!("{name}.lock")))?;
-            if lock.try_lock().is_err() {
-                all = false;
-                continue;
-            }
-            // Out of the way at once, then removed at leisure: a step that waits makes a new one.
-            let trash = self.stage()?;
-            let gone = trash.path().join("mount");
-            std::fs::rename(&path, &gone).map_err(StoreError::io("removing", &path))?;
-            drop(lock);
-            remove(&gone)?;
-        }
-        Ok(all)
-    }
-}
-
-/// Takes the first directory of `name`, `name.1`, `name.2`, … that nobody uses.
-fn first_free(dir: &Path, name: &str) -> Result<(PathBuf, File)> {
-    for n in 0.. {
-        let name = if n == 0 { name.to_string() } else { format!("{name}.{n}") };
-        let lock_path = dir.join(format!("{name}.lock"));
-        let lock = open(&lock_path)?;
-        match lock.try_lock() {
-            Ok(()) => return Ok((dir.join(name), lock)),
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(e)) => return Err(StoreError::io("locking", &lock_path)(e)),
-        }
-    }
-    unreachable!("the range has no end")
 }

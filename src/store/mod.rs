@@ -11,6 +11,7 @@
 //! ├── locks/                    single-flight and garbage collection locks (flock: they die with their process)
 //! ├── cache-mounts/<hash>[.n]/  what RUN --mount=type=cache keeps, <hash>.lock beside it
 //! ├── git/<hash>/               fetched git repositories, bare, <hash>.lock beside it; made at the first need
+//! ├── known_hosts               ssh hosts that git met; made by ssh
 //! └── containers/               the runner's
 //! ```
 //!
@@ -30,6 +31,7 @@ mod fsck;
 mod image;
 mod layers;
 mod lock;
+mod mounts;
 mod prune;
 mod repository;
 mod rows;
@@ -52,7 +54,8 @@ pub use error::StoreError;
 pub use fsck::{Depth, DigestLayer, FsckReport, Problem};
 pub use image::{Image, ImageLayer, NewImage, Source};
 pub use layers::{LayerBlob, LayerFacts};
-pub use lock::{CacheMount, GiveUp, MountSharing, StepGuard};
+pub use lock::{GiveUp, StepGuard};
+pub use mounts::{CacheMount, CacheMountId, CacheMountRow, MountSharing};
 pub use prune::{PruneOptions, PruneReport};
 pub use repository::Repository;
 pub use rows::{BuildRow, BuildStepRow, DOWNLOADS, MADE_AGAIN, NAMED_BY_SLOTS, RecordRow};

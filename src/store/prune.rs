@@ -21,10 +21,10 @@ pub struct PruneOptions {
     pub all: bool,
     /// Also records, downloads and repositories that were last of use before this moment (unix seconds).
     pub unused_since_secs: Option<i64>,
-    /// Also the records that were of use longest ago, until the store takes no more than this. Images, cache mounts and
+    /// Also the records that were of use longest ago, until the store takes no more than this. Images, repositories, cache mounts and
     /// what live builds hold stay, so it may not get there.
     pub max_used_bytes: Option<u64>,
-    /// Also cache mounts that no step uses.
+    /// Also cache mounts that no step uses; with `unused_since_secs`, those that none opened since.
     pub cache_mounts: bool,
 }
 
@@ -55,7 +55,7 @@ impl Store {
         self.flush()?;
         let mut report = PruneReport::default();
         if options.cache_mounts {
-            report.freed += self.freed_mounts()?;
+            report.freed += self.freed_mounts(options.unused_since_secs.filter(|_| !options.all))?;
         }
         if options.all || options.unused_since_secs.is_some() {
             report.freed += self.remove_repositories(options.unused_since_secs.filter(|_| !options.all))?;
@@ -110,7 +110,7 @@ impl Store {
         Ok(Victims { layers: unneeded("layers", "", &needed.layers)?, blobs: unneeded("blobs/sha256", "sha256:", &needed.blobs)? })
     }
 
-    fn freed_mounts(&self) -> Result<Usage> {
+    fn freed_mounts(&self, since_secs: Option<i64>) -> Result<Usage> {
         let total = |store: &Self| -> Result<Usage> {
             let mut sum = Usage::default();
             for row in store.du()?.iter().filter(|r| r.kind == UsageKind::CacheMount) {
@@ -119,7 +119,7 @@ impl Store {
             Ok(sum)
         };
         let before = total(self)?;
-        self.remove_unused_mounts(|_| true)?;
+        self.remove_unused_mounts(since_secs, |_| true)?;
         let after = total(self)?;
         Ok(Usage { bytes: before.bytes.saturating_sub(after.bytes), inodes: before.inodes.saturating_sub(after.inodes) })
     }

@@ -88,7 +88,7 @@ impl Store {
                 let kind = if name.ends_with(".lock") { UsageKind::Index } else { kind };
                 let name = match kind {
                     UsageKind::Blob => format!("sha256:{name}"),
-                    UsageKind::CacheMount => self.mount_id(&name)?,
+                    UsageKind::CacheMount => self.cache_mount_id(&name)?.map_or(name, |known| known.id),
                     UsageKind::Repository => remotes.get(&name).cloned().unwrap_or(name),
                     _ => name,
                 };
@@ -98,13 +98,6 @@ impl Store {
         }
         rows.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         Ok(rows)
-    }
-
-    /// A cache mount's directories are named by a hash; people know its id.
-    fn mount_id(&self, name: &str) -> Result<String> {
-        let hash = name.split('.').next().unwrap_or(name);
-        let id = self.load_blob_row("cache-mount", hash)?;
-        Ok(id.map_or_else(|| name.to_string(), |id| String::from_utf8_lossy(&id).into_owned()))
     }
 }
 

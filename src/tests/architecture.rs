@@ -36,7 +36,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "sys",
         ],
     ),
-    ("ui", &["engine", "dockerfile", "image", "address", "digest"]),
+    ("ui", &["engine", "dockerfile", "graph", "image", "address", "digest"]),
     // Use cases: neither knows the other.
     (
         "engine",
@@ -93,7 +93,9 @@ const PURE: &[&str] = &[
     "engine/assemble",
     "sandbox/compile",
     "sandbox/program",
+    "ui/diff",
     "ui/human",
+    "ui/outline",
     "ui/table",
     "ui/template",
     "ui/text",

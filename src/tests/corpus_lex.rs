@@ -56,7 +56,7 @@ fn expansion(row: &Value, kind: &str) -> Value {
     let env: BTreeMap<String, String> =
         strings(&row["env"]).iter().filter_map(|e| e.split_once('=')).map(|(k, v)| (k.to_string(), v.to_string())).collect();
     let escape = text(row, "esc").chars().next().unwrap_or('\\');
-    let expander = if row["raw"] == true { Expander::display(escape) } else { Expander::new(escape) };
+    let expander = if row["raw"] == true { Expander::new(escape).for_display() } else { Expander::new(escape) };
     // BuildKit quotes the word as Go does; what follows must be the same.
     let error = |e: ExpandError| match row["error"].as_str() {
         Some(theirs) if theirs.ends_with(&format!(": {}", e.kind)) => json!(theirs),

@@ -2,7 +2,7 @@
 //!
 //! The corpus (`PLY_CORPUS`, default `../shared/corpus`; archives, or folders already unpacked) is data of its
 //! own and no part of the project; without it the test says so and passes. Compared are: accepted or not, the
-//! line of the error, the findings of the checks that need the text alone, and, where BuildKit's parse tree is
+//! line of the error, and, where BuildKit's parse tree is
 //! recorded, each instruction.
 
 // A test's report goes to the terminal.
@@ -13,7 +13,6 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use plywood::dockerfile;
-use plywood::dockerfile::check::{self, Rule, StageFacts};
 use plywood::dockerfile::instruction::{CommandLine, CopyArg, CopyArgs, File, Instruction, Kind, Pair, Word};
 use plywood::dockerfile::source::{Diagnostic, Source};
 use rayon::prelude::*;
@@ -50,7 +49,7 @@ fn unpack(archive: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// What is compared, each counted by itself.
-const ASPECTS: [&str; 6] = ["verdict", "error line", "tree", "dump", "triggers", "checks"];
+const ASPECTS: [&str; 5] = ["verdict", "error line", "tree", "dump", "triggers"];
 
 /// As many differences as an aspect of a set may have: one mutant spells an instruction over two lines, and we
 /// name the second, where the error is.
@@ -80,7 +79,6 @@ fn compare(row: &Value, bytes: &[u8]) -> Comparison {
             comparison.differences.extend(tree::compare(&file, row).map(|what| ("tree", what)));
             comparison.differences.extend(printed.and_then(|text| dump::compare(text, row)).map(|what| ("dump", what)));
             comparison.differences.extend(triggers(&file, row).map(|what| ("triggers", what)));
-            comparison.differences.extend(checks(&file, row).map(|what| ("checks", what)));
         }
     }
     comparison
@@ -113,92 +111,9 @@ fn triggers(file: &File, row: &Value) -> Option<String> {
     (theirs != Value::from(ours.clone())).then(|| format!("{ours:?}; BuildKit: {theirs}"))
 }
 
-/// Compares the findings that the text alone decides: rule and line. Where BuildKit could not plan the build,
-/// it stopped looking.
-fn checks(file: &File, row: &Value) -> Option<String> {
-    if row["plan_status"] != "ok" {
-        return None;
-    }
-    let mut theirs: Vec<(&str, usize)> = row["lint"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|finding| finding.as_str()?.split_once(':'))
-        .filter(|(rule, _)| OF_THE_TEXT.iter().any(|known| known.name() == *rule))
-        .map(|(rule, line)| (rule, line.parse().unwrap_or_default()))
-        .collect();
-    theirs.sort_unstable();
-    theirs.dedup();
-    let mut ours: Vec<(&str, usize)> = check::settle(file, &facts(file))
-        .iter()
-        .map(|found| (found.rule.unwrap_or_default(), file.source.line(instruction_at(file, found.span.start))))
-        .collect();
-    ours.sort_unstable();
-    ours.dedup();
-    // An empty line is reported where it is, not at the end of its instruction.
-    let same = |ours: &(&str, usize), theirs: &(&str, usize)| {
-        ours.0 == theirs.0 && (ours.0 == "NoEmptyContinuation" || is_line(&file.source, ours.1, theirs.1))
-    };
-    let missing: Vec<_> = theirs.iter().filter(|theirs| !ours.iter().any(|ours| same(ours, theirs))).collect();
-    let extra: Vec<_> = ours.iter().filter(|ours| !theirs.iter().any(|theirs| same(ours, theirs))).collect();
-    (!missing.is_empty() || !extra.is_empty()).then(|| format!("missing {missing:?}, extra {extra:?}"))
-}
-
-/// Returns the start of the instruction that holds a place.
-fn instruction_at(file: &File, place: u32) -> u32 {
-    instructions(file).map(|instruction| instruction.span.start).filter(|start| *start <= place).max().unwrap_or_default()
-}
-
 fn instructions(file: &File) -> impl Iterator<Item = &Instruction> {
     file.global_args.iter().chain(file.stages.iter().flat_map(|stage| std::iter::once(&stage.instruction).chain(&stage.instructions)))
 }
-
-/// What the graph would know, as far as names tell: the stages whose base stage sets a SHELL. The findings were
-/// recorded by BuildKit's own lint command, which looks at all stages, built or not.
-fn facts(file: &File) -> Vec<StageFacts> {
-    let mut facts: Vec<StageFacts> = Vec::new();
-    for (at, stage) in file.stages.iter().enumerate() {
-        let image = default_value(file, &stage.from.image.value);
-        let base = file.stages[..at].iter().rposition(|earlier| earlier.name.as_deref() == Some(&image));
-        let base_has_shell = base.is_some_and(|base| {
-            let sets = file.stages[base].instructions.iter().any(|instruction| matches!(instruction.kind, Kind::Shell(_)));
-            sets || facts[base].base_has_shell
-        });
-        facts.push(StageFacts { built: true, base_has_shell });
-    }
-    facts
-}
-
-/// Replaces a name that is one variable by its global default.
-fn default_value(file: &File, image: &str) -> String {
-    let Some(name) = image.strip_prefix('$') else { return image.to_owned() };
-    let name = name.trim_matches(['{', '}']);
-    let mut declared = file.global_args.iter().filter_map(|instruction| match &instruction.kind {
-        Kind::Arg(list) => list.iter().find(|argument| argument.name.value == name),
-        _ => None,
-    });
-    declared
-        .next_back()
-        .and_then(|argument| argument.default.as_ref())
-        .map_or(image.to_owned(), |value| value.value.trim_matches(['"', '\'']).to_owned())
-}
-
-const OF_THE_TEXT: [Rule; 14] = [
-    Rule::StageNameCasing,
-    Rule::FromAsCasing,
-    Rule::NoEmptyContinuation,
-    Rule::ConsistentInstructionCasing,
-    Rule::DuplicateStageName,
-    Rule::ReservedStageName,
-    Rule::JSONArgsRecommended,
-    Rule::MaintainerDeprecated,
-    Rule::MultipleInstructionsDisallowed,
-    Rule::LegacyKeyValueFormat,
-    Rule::SecretsUsedInArgOrEnv,
-    Rule::InvalidDefinitionDescription,
-    Rule::ExposeProtoCasing,
-    Rule::ExposeInvalidFormat,
-];
 
 #[test]
 fn verdicts_agree_with_buildkit() {

@@ -5,60 +5,25 @@
 //! away) that text follows after `@`, so that spans are tested by every word. A new case is a new folder;
 //! `PLY_BLESS=1 cargo test --test dockerfile_golden` writes `expect.txt` anew, to be read before it is committed.
 
+mod golden;
+
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use golden::diagnostic;
 use plywood::dockerfile;
 use plywood::dockerfile::instruction::{CommandLine, CopyArg, CopyArgs, File, Heredoc, Instruction, Kind, Pair, Word};
-use plywood::dockerfile::source::{Diagnostic, Severity, Source, Span};
+use plywood::dockerfile::source::{Source, Span};
 
 fn main() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/dockerfile");
-    let mut cases: Vec<PathBuf> =
-        std::fs::read_dir(&folder).expect("the golden folder").map(|entry| entry.expect("an entry").path()).collect();
-    cases.sort();
-    let trials = cases.into_iter().map(|case| {
-        let name = case.file_name().expect("a name").to_string_lossy().into_owned();
-        Trial::test(name, move || check(&case))
+    golden::run("dockerfile", |case| {
+        let bytes = std::fs::read(case.join("Dockerfile"))?;
+        let source = Source::new("Dockerfile", String::from_utf8_lossy(&bytes));
+        Ok(match dockerfile::parse(&source) {
+            Ok(file) => Printer { source: source.clone() }.file(&file),
+            Err(error) => diagnostic(&error),
+        })
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit();
-}
-
-fn check(case: &Path) -> Result<(), Failed> {
-    let bytes = std::fs::read(case.join("Dockerfile"))?;
-    let source = Source::new("Dockerfile", String::from_utf8_lossy(&bytes));
-    let found = match dockerfile::parse(&source) {
-        Ok(file) => Printer { source: source.clone() }.file(&file),
-        Err(error) => diagnostic(&error),
-    };
-    let golden = case.join("expect.txt");
-    if std::env::var_os("PLY_BLESS").is_some() {
-        std::fs::write(&golden, &found)?;
-    }
-    let expected = std::fs::read_to_string(&golden)?;
-    if found == expected { Ok(()) } else { Err(format!("--- expected\n{expected}\n+++ found\n{found}").into()) }
-}
-
-/// An error or warning with the line that it stands on.
-fn diagnostic(found: &Diagnostic) -> String {
-    let kind = match (found.severity, found.rule) {
-        (Severity::Error, _) => "error".to_owned(),
-        (Severity::Warning, rule) => rule.unwrap_or("warning").to_owned(),
-    };
-    let mut text = format!("{kind}: {found}\n");
-    if let Some(source) = &found.source {
-        let (line, column) = source.line_column(found.span.start);
-        let shown = source.text().split('\n').nth(line - 1).unwrap_or_default().trim_end_matches('\r');
-        let width =
-            source.text()[found.span.start as usize..found.span.end as usize].split('\n').next().unwrap_or_default().chars().count();
-        let _ = writeln!(text, "  | {shown}\n  | {}{}", " ".repeat(column - 1), "^".repeat(width.max(1)));
-    }
-    if let Some(hint) = &found.hint {
-        let _ = writeln!(text, "hint: {hint}");
-    }
-    text
 }
 
 struct Printer {

@@ -54,7 +54,8 @@ fn warning(finding: &Diagnostic) -> Value {
 
 fn location(finding: &Diagnostic) -> Value {
     let Some(source) = &finding.source else { return json!({}) };
-    let (first, last) = (source.line(finding.span.start), source.line(finding.span.end.saturating_sub(1).max(finding.span.start)));
+    let span = finding.lines.unwrap_or(finding.span);
+    let (first, last) = (source.line(span.start), source.line(span.end.saturating_sub(1).max(span.start)));
     json!({"ranges": [{"start": {"line": first}, "end": {"line": last}}]})
 }
 

@@ -5,9 +5,11 @@
 
 pub mod checks;
 pub mod diagnostic;
+pub mod diff;
 pub mod doctor;
 pub mod human;
 pub mod out;
+pub mod outline;
 pub mod progress;
 pub mod style;
 pub mod table;

@@ -38,11 +38,11 @@ use crate::ui::progress::{Mode, Progress};
     an image each; the tag and the printed ID are those of this host's platform, or of the first one if this host's\n\
     is not among them.")]
 pub struct BuildArgs {
-    /// The context: a directory, a git or http(s) URL, or `-` for a tar or Dockerfile on standard input
+    /// The context: a directory, a git repository (URL[#REF[:DIR]]), the URL of a tar or Dockerfile, or `-` for one on standard input
     #[arg(value_name = "PATH|URL|-")]
     pub context: String,
-    /// The Dockerfile [default: Dockerfile in the context]; `-` for standard input
-    #[arg(short, long, value_name = "PATH")]
+    /// The Dockerfile [default: Dockerfile in the context]; `-` for standard input, or an http(s) URL
+    #[arg(short, long, value_name = "PATH|URL|-")]
     pub file: Option<String>,
     /// Name the image; may be given several times
     #[arg(short, long, value_name = "NAME[:TAG]")]
@@ -92,10 +92,10 @@ pub struct BuildArgs {
     /// Allow a privilege that the Dockerfile asks for: network.host, security.insecure
     #[arg(long, value_name = "PRIVILEGE", value_delimiter = ',', value_parser = values::entitlement)]
     pub allow: Vec<Entitlement>,
-    /// Offer a secret to RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME]
+    /// Offer a secret to RUN --mount=type=secret, or to a host (id=GIT_AUTH_TOKEN, HTTP_AUTH_TOKEN_<host>): id=ID[,src=FILE|,env=NAME]
     #[arg(long, value_name = "SPEC")]
     pub secret: Vec<String>,
-    /// Offer an ssh agent or keys to RUN --mount=type=ssh: default, or ID=SOCKET|KEY[,KEY]
+    /// Offer an ssh agent or keys to RUN --mount=type=ssh and to git: default, or ID=SOCKET|KEY[,KEY]
     #[arg(long, value_name = "SPEC")]
     pub ssh: Vec<String>,
     /// Add a line to the /etc/hosts of RUN steps
@@ -116,8 +116,8 @@ pub struct BuildArgs {
     /// Only check the Dockerfile; same as --call=check
     #[arg(long)]
     pub check: bool,
-    /// What to do with the Dockerfile: build, or check[,format=json][,ignorestatus=true]
-    #[arg(long, value_name = "METHOD", default_value = "build", hide_default_value = true, value_parser = call::parse)]
+    /// What to do with the Dockerfile: build, check, outline or targets; reports with [,format=json][,ignorestatus=true]
+    #[arg(long, alias = "print", value_name = "METHOD", default_value = "build", hide_default_value = true, value_parser = call::parse)]
     pub call: Call,
     /// Refuse to build where steps can't be isolated fully
     #[arg(long, value_enum, value_name = "full", num_args = 0..=1, require_equals = true, default_missing_value = "full")]
@@ -159,17 +159,20 @@ pub fn progress(text: &str) -> Result<Mode, ValueError> {
 }
 
 impl BuildArgs {
-    /// Returns how to report the build checks, when only they are asked for.
-    fn check_call(&self) -> Option<CheckCall> {
+    /// Returns what to do with the Dockerfile.
+    fn call(&self) -> Call {
         match self.call {
-            Call::Check(check) => Some(check),
-            Call::Build => self.check.then_some(CheckCall::PLAIN),
+            Call::Build if self.check => Call::Check(CheckCall::PLAIN),
+            call => call,
         }
     }
 }
 
-/// Builds, and prints the image's ID; or checks, and prints the report.
+/// Builds, and prints the image's ID; or looks at the Dockerfile, and prints the report.
 pub fn run(args: &BuildArgs, session: &Session) -> Result<(), Failure> {
+    if let Call::Describe(format) = args.call() {
+        return call::describe(format);
+    }
     let (request, notices) = request::make(args, &session.env)?;
     let stdout_is_free = !request.outputs.iter().any(request::to_stdout);
     let identity = session.enter()?;
@@ -184,15 +187,17 @@ pub fn run(args: &BuildArgs, session: &Session) -> Result<(), Failure> {
         // What went wrong is what was asked for.
         (Err(_), Some(status)) => return Err(Failure::message("interrupted").status(status)),
         (Err(failure), None) => {
-            return Err(match args.check_call() {
-                Some(check) => call::report_error(check, failure),
-                None => failure,
+            return Err(match args.call() {
+                Call::Check(check) => call::report_error(check, failure),
+                _ => failure,
             });
         }
         (Ok(built), _) => built,
     };
-    if let Some(check) = args.check_call() {
-        return call::report(check, &built.findings, session);
+    match (args.call(), &built.answer) {
+        (Call::Check(check), _) => return call::report(check, &built.findings, session),
+        (Call::Outline(format) | Call::Targets(format), Some(answer)) => return call::answer(format, answer),
+        _ => {}
     }
     match built.image {
         Some(image) if stdout_is_free => Ok(out::line(&image.to_string())?),

@@ -50,7 +50,7 @@ pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<St
         shm_size_bytes: args.shm_size,
         ulimits: args.ulimit.clone(),
         require_full_isolation: args.require_isolation.is_some(),
-        check_only: args.check_call().is_some(),
+        purpose: args.call().purpose(),
         jobs: args.jobs.map(usize::from),
     };
     Ok((request, notices))
@@ -196,9 +196,17 @@ fn secret(text: &str, env: &Environment) -> Result<Secret, Failure> {
     Ok(Secret { id, source: SecretSource::File(path) })
 }
 
-/// Returns what `--ssh` gives, and the caller's agent besides, where a context is a repository reached by ssh (as buildx).
+/// Reads all `--ssh`; an id counts once. The caller's agent comes besides, where a context is a repository reached by ssh
+/// (as with buildx).
 fn agents(args: &BuildArgs, env: &Environment) -> Result<Vec<(String, Vec<PathBuf>)>, Failure> {
-    let mut agents: Vec<(String, Vec<PathBuf>)> = args.ssh.iter().map(|s| ssh(s, env)).collect::<Result<_, _>>()?;
+    let mut agents: Vec<(String, Vec<PathBuf>)> = Vec::new();
+    for text in &args.ssh {
+        let (id, paths) = ssh(text, env)?;
+        if agents.iter().any(|(known, _)| *known == id) {
+            return Err(Failure::usage(format!("--ssh {id} is given twice")).hint("several keys of one id go into one flag: ID=KEY,KEY"));
+        }
+        agents.push((id, paths));
+    }
     let named = args.build_context.iter().filter_map(|c| c.split_once('=')).map(|(_, value)| value);
     let by_ssh = std::iter::once(args.context.as_str()).chain(named).any(|c| c.starts_with("ssh://") || is_scp(c));
     if by_ssh && !agents.iter().any(|(id, _)| id == "default") && env.variable("SSH_AUTH_SOCK").is_some() {
@@ -212,17 +220,30 @@ fn is_scp(text: &str) -> bool {
     !text.contains("://") && matches!(GitAddress::parse(text), Ok(Some(_)))
 }
 
-/// Reads `--ssh ID[=PATH[,PATH]]`; without a path, the caller's agent.
+/// Reads `--ssh ID[=PATH[,PATH]]`: one agent's socket, or private keys; without a path, the caller's agent.
 fn ssh(text: &str, env: &Environment) -> Result<(String, Vec<PathBuf>), Failure> {
+    use std::os::unix::fs::FileTypeExt as _;
     let (id, paths) = text.split_once('=').unwrap_or((text, ""));
     let id = if id.is_empty() { "default" } else { id };
     let mut paths: Vec<PathBuf> = paths.split(',').filter(|p| !p.is_empty()).map(PathBuf::from).collect();
     if paths.is_empty() {
-        let agent = env.variable("SSH_AUTH_SOCK").ok_or_else(|| {
+        let agent = env.variable("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).ok_or_else(|| {
             Failure::usage(format!("--ssh {id}: no agent to forward, SSH_AUTH_SOCK is not set"))
                 .hint("start one with ssh-agent, or name a key: --ssh default=PATH")
         })?;
         paths.push(agent.into());
+    }
+    if let Some(option) = paths.iter().find(|path| path.to_str().is_some_and(|p| p.starts_with("raw="))) {
+        return Err(Failure::usage(format!("--ssh {id}: `{}` is not supported: only agents are offered to steps", option.display())));
+    }
+    let mut sockets = 0;
+    for path in &paths {
+        let meta = std::fs::metadata(env.directory.join(path))
+            .map_err(|e| Failure::message(format!("--ssh {id}: opening `{}`: {e}", path.display())))?;
+        sockets += usize::from(meta.file_type().is_socket());
+    }
+    if sockets > 0 && paths.len() > 1 {
+        return Err(Failure::usage(format!("--ssh {id}: an agent's socket stands alone")).hint("give either one socket, or keys"));
     }
     Ok((id.into(), paths))
 }
@@ -234,6 +255,7 @@ mod tests {
     use super::*;
     use crate::cli::environment::tests::with;
     use crate::engine::request::PlatformSplit;
+    use crate::engine::request::Purpose;
 
     #[derive(Parser)]
     struct Line {
@@ -302,12 +324,29 @@ mod tests {
     }
 
     #[test]
-    fn ssh_without_a_path_is_the_callers_agent() {
-        let got = request(&["--ssh", "default", "."], &[("SSH_AUTH_SOCK", "/run/a")]).unwrap();
-        assert_eq!(got.ssh, [("default".to_owned(), vec![PathBuf::from("/run/a")])]);
-        let got = request(&["--ssh", "k=/a,/b", "."], &[]).unwrap();
-        assert_eq!(got.ssh, [("k".to_owned(), vec![PathBuf::from("/a"), "/b".into()])]);
-        assert!(request(&["--ssh", "default", "."], &[]).unwrap_err().contains("SSH_AUTH_SOCK"));
+    fn an_ssh_id_stands_for_one_agent_or_for_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let text = |name: &str| path(name).to_str().unwrap().to_owned();
+        let _agent = std::os::unix::net::UnixListener::bind(path("agent")).unwrap();
+        std::fs::write(path("a"), "").unwrap();
+        std::fs::write(path("b"), "").unwrap();
+        let got = request(&["--ssh", "default", "."], &[("SSH_AUTH_SOCK", &text("agent"))]).unwrap();
+        assert_eq!(got.ssh, [("default".to_owned(), vec![path("agent")])]);
+        let got = request(&["--ssh", &format!("k={},{}", text("a"), text("b")), "."], &[]).unwrap();
+        assert_eq!(got.ssh, [("k".to_owned(), vec![path("a"), path("b")])]);
+        let agent = text("agent");
+        for (given, want) in [
+            (vec!["default".to_owned()], "SSH_AUTH_SOCK is not set"),
+            (vec![format!("k={}", text("none"))], "opening `"),
+            (vec![format!("k={agent},{}", text("a"))], "stands alone"),
+            (vec![format!("k={agent},raw=true")], "`raw=true` is not supported"),
+            (vec![format!("k={agent}"), format!("k={}", text("a"))], "--ssh k is given twice"),
+        ] {
+            let line: Vec<&str> = given.iter().flat_map(|g| ["--ssh", g]).chain(["."]).collect();
+            let error = request(&line, &[]).unwrap_err();
+            assert!(error.contains(want), "{given:?}: {error}");
+        }
     }
 
     #[test]
@@ -382,7 +421,8 @@ mod tests {
         assert_eq!(got.tags, ["a:1", "b"]);
         assert_eq!(got.build_contexts, [("base".to_owned(), "host:sh,ls".to_owned())]);
         assert_eq!(got.no_cache_filter, ["a", "b"]);
-        assert_eq!((got.no_cache, got.pull, got.check_only, got.require_full_isolation, got.jobs), (true, true, true, true, Some(2)));
+        assert_eq!((got.no_cache, got.pull, got.require_full_isolation, got.jobs), (true, true, true, Some(2)));
+        assert_eq!(got.purpose, Purpose::Check);
         assert_eq!((got.shm_size_bytes, got.ulimits), (Some(32 << 20), vec![("nofile".to_owned(), 5, 6)]));
         assert_eq!(got.labels, [("k".to_owned(), "v".to_owned())]);
     }

@@ -1,15 +1,13 @@
 //! Build checks: the rules, how they are worded, and those that the text alone decides.
 //!
-//! The other rules need variables, base images or the context; the graph finds them and asks [`enabled`] with
-//! the same configuration. [`of_text`] looks at every stage; a check on what a stage *does* counts only for
-//! stages that are built, and one rule depends on the base image: [`settle`] takes the rest away again.
+//! The other rules need variables, a stage's state, base images or the context; the graph finds them and asks
+//! [`enabled`] with the same configuration. [`of_text`] looks at every stage, the graph at those that are built.
 
 mod text;
 
 pub(super) use text::of_text;
 
-use super::instruction::{CheckConfig, File};
-use super::source::Diagnostic;
+use super::instruction::CheckConfig;
 
 /// A build check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,20 +98,6 @@ impl Rule {
     pub const fn is_experimental(self) -> bool {
         matches!(self, Self::InvalidDefinitionDescription)
     }
-
-    /// Tells whether a finding counts only when its stage is built.
-    const fn is_of_built_stages(self) -> bool {
-        use Rule::*;
-        matches!(
-            self,
-            JSONArgsRecommended
-                | MultipleInstructionsDisallowed
-                | LegacyKeyValueFormat
-                | SecretsUsedInArgOrEnv
-                | ExposeProtoCasing
-                | ExposeInvalidFormat
-        )
-    }
 }
 
 /// Tells whether findings of `rule` are wanted; `skipped` are the instruction's own `skip_checks`.
@@ -123,27 +107,6 @@ pub fn enabled(rule: Rule, config: &CheckConfig, skipped: &[String]) -> bool {
         return config.experimental_all || listed(&config.experimental);
     }
     !config.skip_all && !listed(&config.skip) && !listed(skipped) && !skipped.iter().any(|name| name == "all")
-}
-
-/// What the graph knows of a stage and the text does not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StageFacts {
-    /// The stage is part of the build.
-    pub built: bool,
-    /// The stage starts with a SHELL: its base image or base stage set one.
-    pub base_has_shell: bool,
-}
-
-/// Returns the file's warnings without those that `facts`, one for each stage, prove wrong.
-pub fn settle(file: &File, facts: &[StageFacts]) -> Vec<Diagnostic> {
-    let wanted = |warning: &&Diagnostic| {
-        let after = file.stages.partition_point(|stage| stage.instruction.span.start <= warning.span.start);
-        let stage = after.checked_sub(1).and_then(|stage| facts.get(stage));
-        let (Some(stage), Some(rule)) = (stage, ALL.into_iter().find(|rule| warning.rule == Some(rule.name()))) else { return true };
-        let wrong = !stage.built && rule.is_of_built_stages() || stage.base_has_shell && rule == Rule::JSONArgsRecommended;
-        !wrong
-    };
-    file.warnings.iter().filter(wanted).cloned().collect()
 }
 
 /// Every rule.
@@ -176,8 +139,6 @@ pub const ALL: [Rule; 22] = {
 };
 
 /// Returns what is to say about one port of EXPOSE, its variables expanded.
-///
-/// [`of_text`] asks for words without `$`, the graph for the others.
 pub fn expose(port: &str) -> Vec<(Rule, String)> {
     let mut findings = Vec::new();
     let (host, container) = port.rsplit_once(':').map_or((None, port), |(host, container)| (Some(host), container));
@@ -207,16 +168,15 @@ mod tests {
     use crate::dockerfile::parse;
     use crate::dockerfile::source::Source;
 
-    fn found(text: &str, settled: Option<&[StageFacts]>) -> Vec<(&'static str, usize)> {
+    fn found(text: &str) -> Vec<(&'static str, usize)> {
         let source = Source::new("Dockerfile", text);
         let file = parse(&source).unwrap_or_else(|error| panic!("{error}"));
-        let warnings = settled.map_or(file.warnings.clone(), |facts| settle(&file, facts));
-        warnings.iter().map(|found| (found.rule.unwrap_or_default(), source.line(found.span.start))).collect()
+        file.warnings.iter().map(|found| (found.rule.unwrap_or_default(), source.line(found.span.start))).collect()
     }
 
     #[test]
     fn finds_what_the_text_alone_decides() {
-        let cases: [(&str, &[(&str, usize)]); 17] = [
+        let cases: [(&str, &[(&str, usize)]); 11] = [
             ("FROM a AS Base\n", &[("StageNameCasing", 1)]),
             ("FROM a as base\n", &[("FromAsCasing", 1)]),
             ("from a as base\n", &[]),
@@ -224,45 +184,29 @@ mod tests {
             ("FROM a\nRun b\nUSER c\n", &[("ConsistentInstructionCasing", 2)]),
             ("FROM a AS b\nFROM a AS B\n", &[("StageNameCasing", 2), ("DuplicateStageName", 2)]),
             ("FROM a AS context\n", &[("ReservedStageName", 1)]),
-            ("FROM a\nCMD b\nSHELL [\"c\"]\nENTRYPOINT d\n", &[("JSONArgsRecommended", 2)]),
             ("FROM a\nMAINTAINER b\n", &[("MaintainerDeprecated", 2)]),
-            ("FROM a\nCMD []\nCMD []\nCMD []\n", &[("MultipleInstructionsDisallowed", 2), ("MultipleInstructionsDisallowed", 3)]),
-            ("FROM a\nCMD []\nFROM a\nCMD []\n", &[]),
-            ("FROM a\nENV b c\nLABEL d e\nENV f=g\n", &[("LegacyKeyValueFormat", 2), ("LegacyKeyValueFormat", 3)]),
-            ("ARG TOKEN\nFROM a\nARG TOKEN\nENV KEY=1 A=2\n", &[("SecretsUsedInArgOrEnv", 3), ("SecretsUsedInArgOrEnv", 4)]),
-            ("FROM a\nEXPOSE 80/TCP 1:2 $P/TCP\n", &[("ExposeProtoCasing", 2), ("ExposeInvalidFormat", 2)]),
             ("FROM a\n# no name\nARG b\n", &[]),
             ("# check=experimental=all\nFROM a\n# no name\nARG b\n# b is b\nARG b\n", &[("InvalidDefinitionDescription", 4)]),
             ("FROM a\n# check=experimental=InvalidDefinitionDescription\nARG b\n", &[("InvalidDefinitionDescription", 3)]),
         ];
         for (text, expected) in cases {
-            assert_eq!(found(text, None), expected, "{text}");
+            assert_eq!(found(text), expected, "{text}");
         }
     }
 
     #[test]
     fn leaves_out_what_is_switched_off() {
         let cases: [(&str, &[(&str, usize)]); 6] = [
-            ("# check=skip=all\nFROM a as b\nCMD c\n", &[]),
-            ("# check=skip=FromAsCasing, CMD\nFROM a as b\nCMD c\n", &[("JSONArgsRecommended", 3)]),
+            ("# check=skip=all\nFROM a as b\nMAINTAINER c\n", &[]),
+            ("# check=skip=FromAsCasing, CMD\nFROM a as b\nMAINTAINER c\n", &[("MaintainerDeprecated", 3)]),
             ("# check=skip=fromascasing\nFROM a as b\n", &[("FromAsCasing", 2)]),
-            ("FROM a\n# check=skip=LegacyKeyValueFormat\nENV b c\nENV d e\n", &[("LegacyKeyValueFormat", 4)]),
-            ("FROM a\n# check=skip=all\n\nENV b c\n", &[]),
-            ("FROM a\n# check=nonsense\nENV b c\n", &[("LegacyKeyValueFormat", 3)]),
+            ("FROM a\n# check=skip=MaintainerDeprecated\nMAINTAINER b\nMAINTAINER d\n", &[("MaintainerDeprecated", 4)]),
+            ("FROM a\n# check=skip=all\n\nMAINTAINER b\n", &[]),
+            ("FROM a\n# check=nonsense\nMAINTAINER b\n", &[("MaintainerDeprecated", 3)]),
         ];
         for (text, expected) in cases {
-            assert_eq!(found(text, None), expected, "{text}");
+            assert_eq!(found(text), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn drops_what_the_graph_disproves() {
-        let text = "FROM a as b\nCMD c\nENV d e\nFROM f\nCMD g\n";
-        let facts = |built, base_has_shell| StageFacts { built, base_has_shell };
-        let all = [("FromAsCasing", 1), ("JSONArgsRecommended", 2), ("LegacyKeyValueFormat", 3), ("JSONArgsRecommended", 5)];
-        assert_eq!(found(text, Some(&[facts(true, false), facts(true, false)])), all);
-        assert_eq!(found(text, Some(&[facts(false, false), facts(true, false)])), [all[0], all[3]]);
-        assert_eq!(found(text, Some(&[facts(true, false), facts(true, true)])), all[..3]);
     }
 
     #[test]

@@ -1,20 +1,22 @@
 //! The build checks that need the text alone.
 //!
 //! Findings stand at the word that is wrong, not at the whole instruction; an empty continuation line stands
-//! where it is. They look at every stage, built or not.
+//! where it is. They look at every stage, built or not. What depends on a stage's state (its variables, its SHELL, what
+//! its base's triggers said) is found by the graph.
 
 use std::collections::HashSet;
 
-use super::{Rule, enabled, expose, is_secret};
+use super::{Rule, enabled};
 use crate::dockerfile::directive;
-use crate::dockerfile::instruction::{CheckConfig, CommandLine, File, Instruction, Kind, Stage, Word};
+use crate::dockerfile::instruction::{CheckConfig, File, Instruction, Kind, Stage};
+use crate::dockerfile::lines::EmptyLine;
 use crate::dockerfile::source::{Diagnostic, Span};
 
 /// Runs the checks that need the text alone, in the order of the file.
-pub(in crate::dockerfile) fn of_text(file: &File, empty_continuations: &[Span]) -> Vec<Diagnostic> {
+pub(in crate::dockerfile) fn of_text(file: &File, empty_continuations: &[EmptyLine]) -> Vec<Diagnostic> {
     let mut findings = Findings { file, found: Vec::new() };
-    for span in empty_continuations {
-        findings.add(Rule::NoEmptyContinuation, *span, &[], "empty continuation line".to_owned());
+    for empty in empty_continuations {
+        findings.add(Rule::NoEmptyContinuation, empty.span, empty.last, &[], "empty continuation line".to_owned());
     }
     for argument in &file.global_args {
         findings.description(argument);
@@ -36,14 +38,14 @@ struct Findings<'f> {
 }
 
 impl Findings<'_> {
-    fn add(&mut self, rule: Rule, span: Span, skipped: &[String], message: String) {
+    fn add(&mut self, rule: Rule, span: Span, lines: Span, skipped: &[String], message: String) {
         if enabled(rule, &self.file.directives.check, skipped) {
-            self.found.push(Diagnostic::warning(&self.file.source, span, rule.name(), message));
+            self.found.push(Diagnostic::warning(&self.file.source, span, rule.name(), message).lines(lines));
         }
     }
 
     fn at(&mut self, rule: Rule, instruction: &Instruction, span: Span, message: String) {
-        self.add(rule, span, &instruction.skip_checks, message);
+        self.add(rule, span, instruction.span, &instruction.skip_checks, message);
     }
 
     fn from(&mut self, stage: &Stage, names: &mut HashSet<String>) {
@@ -104,73 +106,16 @@ impl Findings<'_> {
     }
 
     fn stage(&mut self, stage: &Stage, lower: bool) {
-        let mut shell = false;
-        let (mut cmd, mut entrypoint, mut healthcheck) = (None, None, None);
         for instruction in &stage.instructions {
             self.casing(instruction, lower);
             match &instruction.kind {
-                Kind::Shell(_) => shell = true,
-                Kind::Cmd(command) => {
-                    self.once(instruction, &mut cmd);
-                    self.exec_form(instruction, command, shell);
-                }
-                Kind::Entrypoint(command) => {
-                    self.once(instruction, &mut entrypoint);
-                    self.exec_form(instruction, command, shell);
-                }
-                Kind::Healthcheck(_) => self.once(instruction, &mut healthcheck),
                 Kind::Maintainer(_) => {
                     let message = "MAINTAINER is deprecated in favor of a label".to_owned();
                     self.at(Rule::MaintainerDeprecated, instruction, instruction.span, message);
                 }
-                Kind::Env(pairs) => pairs.iter().for_each(|pair| {
-                    self.legacy(instruction, pair.legacy, "ENV");
-                    self.secret(instruction, &pair.key, "ENV");
-                }),
-                Kind::Label(pairs) => pairs.iter().for_each(|pair| self.legacy(instruction, pair.legacy, "LABEL")),
-                Kind::Arg(arguments) => {
-                    self.description(instruction);
-                    arguments.iter().for_each(|argument| self.secret(instruction, &argument.name, "ARG"));
-                }
-                Kind::Expose(ports) => ports.iter().filter(|port| !port.value.contains('$')).for_each(|port| {
-                    for (rule, message) in expose(&port.value) {
-                        self.at(rule, instruction, port.span, message);
-                    }
-                }),
+                Kind::Arg(_) => self.description(instruction),
                 _ => {}
             }
-        }
-    }
-
-    /// The earlier of two is the one that has no effect, so the finding stands there.
-    fn once<'i>(&mut self, instruction: &'i Instruction, earlier: &mut Option<&'i Instruction>) {
-        if let Some(earlier) = earlier.replace(instruction) {
-            let name = instruction.name.value.to_uppercase();
-            let message =
-                format!("multiple {name} instructions should not be used in the same stage because only the last one will be used");
-            self.add(Rule::MultipleInstructionsDisallowed, earlier.span, &instruction.skip_checks, message);
-        }
-    }
-
-    fn exec_form(&mut self, instruction: &Instruction, command: &CommandLine, shell: bool) {
-        if !shell && matches!(command, CommandLine::Shell(_)) {
-            let name = instruction.name.value.to_uppercase();
-            let message = format!("JSON arguments recommended for {name} to prevent unintended behavior related to OS signals");
-            self.at(Rule::JSONArgsRecommended, instruction, instruction.span, message);
-        }
-    }
-
-    fn legacy(&mut self, instruction: &Instruction, legacy: bool, name: &str) {
-        if legacy {
-            let message = format!("`{name} key=value` should be used instead of legacy `{name} key value` format");
-            self.at(Rule::LegacyKeyValueFormat, instruction, instruction.span, message);
-        }
-    }
-
-    fn secret(&mut self, instruction: &Instruction, key: &Word, name: &str) {
-        if is_secret(&key.value) {
-            let message = format!("do not use ARG or ENV instructions for sensitive data ({name} `{}`)", key.value);
-            self.at(Rule::SecretsUsedInArgOrEnv, instruction, key.span, message);
         }
     }
 }

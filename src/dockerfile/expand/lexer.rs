@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 
 use super::pattern::Pattern;
-use super::{Env, ExpandErrorKind, Expander, MAX_DEPTH, MAX_EXPANSION_BYTES, Quotes};
+use super::{Env, ExpandErrorKind, Expander, Quotes};
+use crate::dockerfile::limits::{Limit, MAX_EXPANSION_BYTES, MAX_EXPANSION_DEPTH};
 
 /// The words so far, for splitting.
 #[derive(Default)]
@@ -16,7 +17,7 @@ struct Words {
 }
 
 pub(super) struct Lexer<'a> {
-    how: Expander,
+    how: &'a Expander,
     text: Vec<char>,
     at: usize,
     env: &'a dyn Env,
@@ -29,7 +30,7 @@ pub(super) struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
-    pub(super) fn new(how: Expander, word: &str, env: &'a dyn Env) -> Self {
+    pub(super) fn new(how: &'a Expander, word: &str, env: &'a dyn Env) -> Self {
         // Go's text/scanner drops a byte order mark at the front.
         let text = word.strip_prefix('\u{feff}').unwrap_or(word).chars().collect();
         Self { how, text, at: 0, env, raw_escapes: false, word: String::new(), matched: BTreeSet::new(), unmatched: BTreeSet::new() }
@@ -59,10 +60,16 @@ impl<'a> Lexer<'a> {
         words.in_word = true;
     }
 
+    /// Reads the whole word. Returns the text, and the same as words.
+    pub(super) fn whole(&mut self) -> Result<(String, Vec<String>), ExpandErrorKind> {
+        self.how.budget.spend(self.text.len())?;
+        self.until(None, false, 0)
+    }
+
     /// Reads to `stop` (which is taken) or the end of the text. Returns the text, and the same as words.
-    pub(super) fn until(&mut self, stop: Option<char>, raw_escapes: bool, depth: usize) -> Result<(String, Vec<String>), ExpandErrorKind> {
-        if depth > MAX_DEPTH {
-            return Err(ExpandErrorKind::TooDeep);
+    fn until(&mut self, stop: Option<char>, raw_escapes: bool, depth: usize) -> Result<(String, Vec<String>), ExpandErrorKind> {
+        if depth > MAX_EXPANSION_DEPTH {
+            return Err(ExpandErrorKind::Limit(Limit::ExpansionDepth));
         }
         let before = std::mem::replace(&mut self.raw_escapes, raw_escapes);
         let result = self.read(stop, depth);
@@ -76,7 +83,7 @@ impl<'a> Lexer<'a> {
         self.word.clear();
         while let Some(c) = self.peek() {
             if out.len() > MAX_EXPANSION_BYTES {
-                return Err(ExpandErrorKind::TooLong);
+                return Err(ExpandErrorKind::Limit(Limit::ExpansionBytes));
             }
             if stop == Some(c) {
                 self.at += 1;
@@ -85,6 +92,7 @@ impl<'a> Lexer<'a> {
             match c {
                 '$' => {
                     let value = self.dollar(depth)?;
+                    self.how.budget.spend(value.len())?;
                     value.chars().for_each(|c| self.add(&mut words, c));
                     out.push_str(&value);
                 }
@@ -118,7 +126,7 @@ impl<'a> Lexer<'a> {
             }
         }
         if out.len() > MAX_EXPANSION_BYTES {
-            return Err(ExpandErrorKind::TooLong);
+            return Err(ExpandErrorKind::Limit(Limit::ExpansionBytes));
         }
         match stop {
             // Both callers replace this error by one that names their syntax.
@@ -154,7 +162,7 @@ impl<'a> Lexer<'a> {
         let mut out = String::from(if keep { "\"" } else { "" });
         while let Some(c) = self.peek() {
             if out.len() > MAX_EXPANSION_BYTES {
-                return Err(ExpandErrorKind::TooLong);
+                return Err(ExpandErrorKind::Limit(Limit::ExpansionBytes));
             }
             match c {
                 '"' => {
@@ -164,7 +172,11 @@ impl<'a> Lexer<'a> {
                     }
                     return Ok(out);
                 }
-                '$' => out.push_str(&self.dollar(depth)?),
+                '$' => {
+                    let value = self.dollar(depth)?;
+                    self.how.budget.spend(value.len())?;
+                    out.push_str(&value);
+                }
                 c if c == self.how.escape => {
                     self.at += 1;
                     if self.raw_escapes {
@@ -203,13 +215,14 @@ impl<'a> Lexer<'a> {
         out
     }
 
-    fn variable(&mut self, name: &str) -> Option<String> {
+    fn variable(&mut self, name: &str) -> Result<Option<String>, ExpandErrorKind> {
         let value = self.env.value(name);
+        self.how.budget.spend(value.map_or(0, str::len))?;
         let noted = if value.is_some() { &mut self.matched } else { &mut self.unmatched };
         if !noted.contains(name) {
             noted.insert(name.to_string());
         }
-        value.map(str::to_string)
+        Ok(value.map(str::to_string))
     }
 
     fn name(&mut self) -> String {
@@ -246,7 +259,7 @@ impl<'a> Lexer<'a> {
         if name.is_empty() {
             return Ok("$".into());
         }
-        Ok(match self.variable(&name) {
+        Ok(match self.variable(&name)? {
             Some(value) => value,
             None if self.how.keep_unset => format!("${name}"),
             None => String::new(),
@@ -262,7 +275,7 @@ impl<'a> Lexer<'a> {
         }
         let name = self.name();
         match self.next() {
-            Some('}') => Ok(match self.variable(&name) {
+            Some('}') => Ok(match self.variable(&name)? {
                 Some(value) => value,
                 None if self.how.keep_unset => format!("${{{name}}}"),
                 None => String::new(),
@@ -289,7 +302,7 @@ impl<'a> Lexer<'a> {
             Ok((word, _)) => word,
             Err(e) => return Err(self.at_end_or(ExpandErrorKind::MissingBrace, e)),
         };
-        let value = self.variable(name);
+        let value = self.variable(name)?;
         if self.how.keep_unset && value.is_none() {
             return Ok(format!("${{{name}{shown}{word}}}"));
         }
@@ -307,8 +320,9 @@ impl<'a> Lexer<'a> {
             }),
             Some(end @ ('#' | '%')) => {
                 let (longest, text) = word.strip_prefix(end).map_or((false, word.as_str()), |rest| (true, rest));
-                let pattern = Pattern::parse(text)?;
                 let value = value.unwrap_or_default();
+                self.spend_match(text, &value)?;
+                let pattern = Pattern::parse(text)?;
                 Ok(if end == '#' { pattern.trim_prefix(&value, longest) } else { pattern.trim_suffix(&value, longest) })
             }
             _ => Err(ExpandErrorKind::UnsupportedModifier(shown)),
@@ -327,16 +341,23 @@ impl<'a> Lexer<'a> {
             Ok((replacement, _)) => replacement,
             Err(e) => return Err(self.at_end_or(ExpandErrorKind::MissingBrace, e)),
         };
-        let value = self.variable(name);
+        let value = self.variable(name)?;
         if self.how.keep_unset && value.is_none() {
             return Ok(format!("${{{name}/{pattern}/{replacement}}}"));
         }
-        Pattern::parse(&pattern)?.replace(&value.unwrap_or_default(), &replacement, all).ok_or(ExpandErrorKind::TooLong)
+        let value = value.unwrap_or_default();
+        self.spend_match(&pattern, &value)?;
+        Pattern::parse(&pattern)?.replace(&value, &replacement, all).ok_or(ExpandErrorKind::Limit(Limit::ExpansionBytes))
+    }
+
+    /// Pays for matching, which takes a step for each character of the pattern at each of the value.
+    fn spend_match(&self, pattern: &str, value: &str) -> Result<(), ExpandErrorKind> {
+        self.how.budget.spend(pattern.len().saturating_mul(value.len()) / 8 + value.len())
     }
 
     /// An error within a substitution that runs to the end of the text is that the substitution is not closed.
     fn at_end_or(&self, unclosed: ExpandErrorKind, inner: ExpandErrorKind) -> ExpandErrorKind {
-        let limit = matches!(inner, ExpandErrorKind::TooDeep | ExpandErrorKind::TooLong);
+        let limit = matches!(inner, ExpandErrorKind::Limit(_));
         if self.peek().is_none() && !limit { unclosed } else { inner }
     }
 }

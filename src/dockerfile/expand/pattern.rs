@@ -3,7 +3,8 @@
 //! No `[...]`, unlike a shell. What a newcomer would get wrong: `*` and `?` stop at a line's end. All matching takes
 //! time in proportion to pattern times value, whatever the pattern.
 
-use super::{ExpandErrorKind, MAX_EXPANSION_BYTES};
+use super::ExpandErrorKind;
+use crate::dockerfile::limits::MAX_EXPANSION_BYTES;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token {

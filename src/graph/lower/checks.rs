@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::dockerfile::check::{self, Rule};
 use crate::dockerfile::expand::{Env, Expansion};
-use crate::dockerfile::instruction::{Instruction, Stage, Word};
+use crate::dockerfile::instruction::{CommandLine, Instruction, Pair, Stage, Word};
 use crate::dockerfile::source::{Diagnostic, Severity, Span};
 use crate::dockerfile::suggest;
 use crate::image::config::ImageConfig;
@@ -36,13 +36,56 @@ const PREDEFINED: [&str; 12] = [
 impl Lowering<'_> {
     /// Notes a finding, unless its rule is switched off. The same finding twice counts once.
     pub(super) fn find(&mut self, rule: Rule, instruction: &Instruction, span: Span, message: String) {
+        self.find_in(rule, instruction, span, instruction.span, message);
+    }
+
+    /// Like [`Self::find`]; `lines` is the instruction that reports name.
+    fn find_in(&mut self, rule: Rule, instruction: &Instruction, span: Span, lines: Span, message: String) {
         if !check::enabled(rule, &self.file.directives.check, &instruction.skip_checks) {
             return;
         }
-        let span = self.at(span);
-        let known = self.warnings.iter().any(|w| w.rule == Some(rule.name()) && w.span == span && w.message == message);
-        if !known {
-            self.warnings.push(Diagnostic::warning(&self.file.source, span, rule.name(), message));
+        let (span, lines) = (self.at(span), self.at(lines));
+        if self.found.insert((rule.name(), span, message.clone())) {
+            self.warnings.push(Diagnostic::warning(&self.file.source, span, rule.name(), message).lines(lines));
+        }
+    }
+
+    /// MultipleInstructionsDisallowed: the earlier of two has no effect, so the finding stands there.
+    pub(super) fn check_once(&mut self, instruction: &Instruction, earlier: &mut Option<Span>) {
+        let here = self.at(instruction.span);
+        if let Some(earlier) = earlier.replace(here) {
+            let name = instruction.name.value.to_uppercase();
+            let message =
+                format!("multiple {name} instructions should not be used in the same stage because only the last one will be used");
+            // Both places are in the file already, also for triggers.
+            let place = self.place.take();
+            self.find_in(Rule::MultipleInstructionsDisallowed, instruction, earlier, earlier, message);
+            self.place = place;
+        }
+    }
+
+    /// JSONArgsRecommended: not where a SHELL was chosen, here or below.
+    pub(super) fn check_exec_form(&mut self, instruction: &Instruction, command: &CommandLine, shell: Option<&[String]>) {
+        if matches!(command, CommandLine::Shell(_)) && shell.is_none_or(<[String]>::is_empty) {
+            let name = instruction.name.value.to_uppercase();
+            let message = format!("JSON arguments recommended for {name} to prevent unintended behavior related to OS signals");
+            self.find(Rule::JSONArgsRecommended, instruction, instruction.span, message);
+        }
+    }
+
+    /// LegacyKeyValueFormat.
+    pub(super) fn check_legacy(&mut self, instruction: &Instruction, pairs: &[Pair], name: &str) {
+        if pairs.iter().any(|pair| pair.legacy) {
+            let message = format!("`{name} key=value` should be used instead of legacy `{name} key value` format");
+            self.find(Rule::LegacyKeyValueFormat, instruction, instruction.span, message);
+        }
+    }
+
+    /// SecretsUsedInArgOrEnv; `key` is the name after expansion.
+    pub(super) fn check_secret(&mut self, instruction: &Instruction, key: &str, span: Span, name: &str) {
+        if check::is_secret(key) {
+            let message = format!("do not use ARG or ENV instructions for sensitive data ({name} `{key}`)");
+            self.find(Rule::SecretsUsedInArgOrEnv, instruction, span, message);
         }
     }
 
@@ -74,7 +117,7 @@ impl Lowering<'_> {
 
     /// InvalidDefaultArgInFrom: the bases must be names also when no build argument is given.
     pub(super) fn check_default_bases(&mut self) {
-        let Ok(defaults) = self.apply_globals(&self.file.global_args, &Default::default()) else { return };
+        let Ok(defaults) = self.apply_globals(&self.file.global_args, &Default::default(), &mut Default::default()) else { return };
         for stage in &self.file.stages {
             let word = &stage.from.image;
             let Ok(expanded) = self.expander.word(&word.value, &defaults) else { return };

@@ -5,7 +5,6 @@
 
 use crate::address::{self, GitAddress, SourceKind};
 use crate::digest::Checksum;
-use crate::dockerfile::expand::Expander;
 use crate::dockerfile::ignore::has_wildcard;
 use crate::dockerfile::instruction::{CopyArg, CopyArgs, Heredoc, Instruction, Word};
 use crate::dockerfile::source::{Diagnostic, Span};
@@ -127,7 +126,8 @@ impl Lowering<'_> {
     fn inline(&mut self, work: &Work<'_>, instruction: &Instruction, heredoc: &Heredoc) -> Result<(String, Vec<u8>), Diagnostic> {
         let mut body = if heredoc.chomp { without_tabs(&heredoc.body) } else { heredoc.body.clone() };
         if heredoc.expand {
-            let expanded = Expander::heredoc_body().word(&body, &work.done.scope).map_err(|e| self.expand_error(heredoc.body_span, &e))?;
+            let expanded =
+                self.expander.for_bodies().word(&body, &work.done.scope).map_err(|e| self.expand_error(heredoc.body_span, &e))?;
             self.note_unmatched(work, instruction, &expanded.unmatched);
             body = expanded.text;
         }

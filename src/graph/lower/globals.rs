@@ -9,6 +9,7 @@ use crate::dockerfile::instruction::{Instruction, Kind};
 use crate::dockerfile::source::Diagnostic;
 
 use super::Lowering;
+use super::outline::Capture;
 use super::scope::Scope;
 
 impl Lowering<'_> {
@@ -16,7 +17,9 @@ impl Lowering<'_> {
     pub(super) fn read_globals(&mut self) -> Result<(), Diagnostic> {
         self.globals = self.automatic();
         let file = self.file;
-        let globals = self.apply_globals(&file.global_args, &self.facts.build_args);
+        let mut outline = std::mem::take(&mut self.outline);
+        let globals = self.apply_globals(&file.global_args, &self.facts.build_args, &mut outline);
+        self.outline = outline;
         self.globals = globals?;
         self.global_names = file.global_args.iter().flat_map(declared).map(str::to_string).collect();
         Ok(())
@@ -49,18 +52,27 @@ impl Lowering<'_> {
     }
 
     /// Returns the automatic arguments and the global ARGs, with these build arguments.
-    pub(super) fn apply_globals(&self, instructions: &[Instruction], build_args: &BTreeMap<String, String>) -> Result<Scope, Diagnostic> {
+    pub(super) fn apply_globals(
+        &self,
+        instructions: &[Instruction],
+        build_args: &BTreeMap<String, String>,
+        outline: &mut Capture,
+    ) -> Result<Scope, Diagnostic> {
         let mut scope = self.automatic();
         for instruction in instructions {
             let Kind::Arg(declarations) = &instruction.kind else { continue };
             for declaration in declarations {
                 let name = &declaration.name.value;
+                let mut expansion = None;
                 if let Some(value) = build_args.get(name) {
                     scope.set(name, value);
                 } else if let Some(default) = &declaration.default {
                     let value = self.expander.word(&default.value, &scope).map_err(|e| self.error(default.span, e.to_string()))?;
                     scope.set(name, &value.text);
+                    expansion = Some(value);
                 }
+                let value = build_args.get(name).or(expansion.as_ref().map(|e| &e.text));
+                outline.global(instruction, name, value.map(String::as_str), expansion.as_ref());
             }
         }
         Ok(scope)

@@ -12,7 +12,7 @@ use crate::image::config::Empty;
 
 use super::scope::key_value;
 use super::stage::Work;
-use super::{Lowering, paths, text, values};
+use super::{Lowering, paths, text, values, weight};
 
 impl Lowering<'_> {
     fn pairs(&mut self, work: &Work<'_>, instruction: &Instruction, pairs: &[Pair]) -> Result<Vec<(String, String)>, Diagnostic> {
@@ -24,12 +24,18 @@ impl Lowering<'_> {
     }
 
     pub(super) fn env(&mut self, work: &mut Work<'_>, instruction: &Instruction, pairs: &[Pair]) -> Result<(), Diagnostic> {
+        self.check_legacy(instruction, pairs, "ENV");
+        let keys: Vec<_> = pairs.iter().map(|pair| pair.key.span).collect();
         let pairs = self.pairs(work, instruction, pairs)?;
-        for (name, value) in &pairs {
+        for ((name, value), span) in pairs.iter().zip(keys) {
+            self.check_secret(instruction, name, span, "ENV");
+            // What is in the configuration is in scope: a new name needs no search.
+            let is_new = work.done.scope.value(name).is_none();
             work.done.scope.set(name, value);
             let entry = format!("{name}={value}");
             let env = &mut work.done.config.config.env;
-            match env.iter_mut().find(|e| key_value(e).0 == name) {
+            let old = if is_new { None } else { env.iter_mut().find(|e| key_value(e).0 == name) };
+            match old {
                 Some(old) => *old = entry,
                 None => env.push(entry),
             }
@@ -39,6 +45,7 @@ impl Lowering<'_> {
     }
 
     pub(super) fn label(&mut self, work: &mut Work<'_>, instruction: &Instruction, pairs: &[Pair]) -> Result<(), Diagnostic> {
+        self.check_legacy(instruction, pairs, "LABEL");
         let pairs = self.pairs(work, instruction, pairs)?;
         work.history(format!("LABEL{}", joined(&pairs)), None);
         work.done.config.config.labels.extend(pairs);
@@ -51,6 +58,7 @@ impl Lowering<'_> {
         let mut texts = Vec::new();
         for declaration in declarations {
             let name = &declaration.name.value;
+            self.check_secret(instruction, name, declaration.name.span, "ARG");
             let value = match (self.build_arg(name), &declaration.default) {
                 (Some(value), _) => Some(value.to_string()),
                 (None, Some(default)) => Some(self.expand(work, instruction, default)?),
@@ -61,6 +69,9 @@ impl Lowering<'_> {
             {
                 work.done.scope.set(name, value);
             }
+            let inherited = self.build_arg(name).is_none() && declaration.default.is_none() && self.globals.value(name).is_some();
+            let place = (instruction, self.at(instruction.span));
+            self.outline.arg(work.index, place, name, value.as_deref(), inherited);
             texts.push(value.as_deref().map_or_else(|| name.clone(), |v| format!("{name}={v}")));
             work.done.arguments.push((name.clone(), value));
         }
@@ -76,10 +87,13 @@ impl Lowering<'_> {
         for word in words {
             let expanded = self.expander.words(&word.value, &work.done.scope).map_err(|e| self.expand_error(word.span, &e))?;
             for port in expanded {
-                entries.extend(values::ports(&port).map_err(|e| self.error(word.span, e.to_string()))?);
-                for (rule, message) in check::expose(&port).into_iter().filter(|_| word.value.contains('$')) {
+                let ports = values::ports(&port);
+                for (rule, message) in check::expose(&port) {
                     self.find(rule, instruction, word.span, message);
                 }
+                let ports = ports.map_err(|e| self.error(word.span, e.to_string()))?;
+                self.weigh(weight::of_strings(&ports), word.span)?;
+                entries.extend(ports);
             }
         }
         work.history(format!("EXPOSE {}", text::list(&entries)), None);

@@ -3,6 +3,8 @@
 //! What a newcomer would get wrong: nothing of the command is expanded here, heredocs included; the shell sees the text.
 //! A heredoc that stands alone becomes the script itself, so that shells without heredocs can run it.
 
+use std::collections::HashMap;
+
 use crate::dockerfile::expand::{Env, Expander};
 use crate::dockerfile::instruction::{CommandLine, Heredoc, Instruction, MountFlag, Run, Word};
 use crate::dockerfile::source::{Diagnostic, Span};
@@ -10,7 +12,7 @@ use crate::graph::mounts::{self, MountText, MountType};
 use crate::graph::{Entitlement, FileTree, Mount, MountKind, NetworkMode, Op, RunOp, Sharing};
 
 use super::copy::without_tabs;
-use super::scope::Nothing;
+use super::scope::{Masked, Nothing};
 use super::stage::{Work, command_args, first_line, shell, with_shell};
 use super::{Lowering, paths};
 use crate::dockerfile::ignore::clean;
@@ -31,6 +33,8 @@ struct Command {
 impl Lowering<'_> {
     pub(super) fn run_step(&mut self, work: &mut Work<'_>, instruction: &Instruction, run: &Run) -> Result<(), Diagnostic> {
         let mounts = self.mounts(work, instruction, run)?;
+        let place = self.place;
+        self.outline.mounts(work.index, instruction, |span| place.unwrap_or(span), &mounts);
         let command = command(work, run);
         if command.argv.is_empty() {
             return Err(self.error(instruction.span, "RUN has nothing to run: arguments are required"));
@@ -41,18 +45,18 @@ impl Lowering<'_> {
         }
         let network = self.network(run.network.as_ref())?;
         let insecure = self.insecure(run.security.as_ref())?;
-        let mut scope = work.done.scope.clone();
+        let mut env = work.done.scope.to_vec();
         if let Some(socket) = mounts.iter().find(|m| matches!(m.kind, MountKind::Ssh { .. }))
-            && scope.value("SSH_AUTH_SOCK").is_none()
+            && work.done.scope.value("SSH_AUTH_SOCK").is_none()
         {
-            scope.set("SSH_AUTH_SOCK", &socket.target);
+            env.push(("SSH_AUTH_SOCK".into(), socket.target.clone()));
         }
         let created_by = format!("RUN {}{} # buildkit", arguments(work), command.argv.join(" "));
         let title = self.run_title(work, instruction, &mounts, &command.summary);
         let workdir = work.workdir();
         let op = RunOp {
             argv: command.argv,
-            env: scope.to_vec(),
+            env,
             proxy_env: self.proxy_env(),
             cwd: if workdir.is_empty() { "/".into() } else { clean(workdir) },
             user: work.done.config.config.user.clone(),
@@ -108,14 +112,13 @@ impl Lowering<'_> {
     }
 
     fn run_title(&self, work: &Work<'_>, instruction: &Instruction, mounts: &[Mount], summary: &str) -> String {
-        let mut scope = work.done.scope.clone();
-        for mount in mounts {
-            if let MountKind::Secret { env: Some(name), .. } = &mount.kind {
-                scope.set(name, "****");
-            }
-        }
+        let secrets = mounts.iter().filter_map(|mount| match &mount.kind {
+            MountKind::Secret { env, .. } => env.as_deref(),
+            _ => None,
+        });
+        let scope = Masked { scope: &work.done.scope, secrets: secrets.collect() };
         let line = format!("{}{summary}", first_line(instruction));
-        Expander::display(self.file.directives.escape).word(&line, &scope).map_or(line, |e| e.text)
+        self.expander.for_display().word(&line, &scope).map_or(line, |e| e.text)
     }
 
     fn mounts(&mut self, work: &Work<'_>, instruction: &Instruction, run: &Run) -> Result<Vec<Mount>, Diagnostic> {
@@ -227,17 +230,21 @@ fn secret(text: MountText, workdir: &str, span: Span) -> Mount {
 
 /// Returns `|2 A=1 B=2 `, the ARGs in scope, for the history.
 fn arguments(work: &Work<'_>) -> String {
-    let mut shown: Vec<(&str, String)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut shown: Vec<(&str, &str)> = Vec::new();
     for (name, value) in &work.done.arguments {
         let value = work.done.scope.value(name).or(value.as_deref()).unwrap_or_default();
-        let text = format!("{name}={value}");
-        match shown.iter_mut().find(|(n, _)| n == name) {
-            Some((_, old)) => *old = text,
-            None => shown.push((name, text)),
+        let place = *places.entry(name).or_insert(shown.len());
+        match shown.get_mut(place) {
+            Some(old) => old.1 = value,
+            None => shown.push((name, value)),
         }
     }
-    let texts: Vec<&str> = shown.iter().map(|(_, t)| t.as_str()).collect();
-    if texts.is_empty() { String::new() } else { format!("|{} {} ", texts.len(), texts.join(" ")) }
+    if shown.is_empty() {
+        return String::new();
+    }
+    let texts: Vec<String> = shown.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    format!("|{} {} ", texts.len(), texts.join(" "))
 }
 
 fn command(work: &Work<'_>, run: &Run) -> Command {

@@ -12,7 +12,7 @@ use crate::image::platform::Platform;
 
 use super::scope::{Scope, key_value};
 use super::stages::{Origin, StageInfo};
-use super::{Lowering, paths, text, values};
+use super::{Lowering, paths, text, values, weight};
 
 /// Docker's search path, for images that have none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -30,7 +30,6 @@ pub(super) struct Finished {
     pub tree: FileTree,
     pub history: Vec<PlannedHistory>,
     pub workdir_set: bool,
-    pub base_has_shell: bool,
 }
 
 /// A stage at work: what it has so far, and what its titles need.
@@ -38,7 +37,10 @@ pub(super) struct Work<'w> {
     pub index: usize,
     pub info: &'w StageInfo<'w>,
     pub done: Finished,
-    cmd_set: bool,
+    /// The last CMD, ENTRYPOINT and HEALTHCHECK of the stage, triggers included.
+    cmd: Option<Span>,
+    entrypoint: Option<Span>,
+    healthcheck: Option<Span>,
     step: usize,
     steps: usize,
     /// The trigger at hand.
@@ -74,29 +76,37 @@ impl Lowering<'_> {
         let steps = steps(info, triggers.len());
         let first_title = self.title(info, 1, steps, &format!("FROM {}", image_name(&info.base)), false);
         let mut done = self.start(index, info, first_title)?;
+        self.weigh(weight::of_stage(&done), info.stage.instruction.span)?;
         if info.replaced {
             return Ok(done);
         }
-        done.base_has_shell = done.config.config.shell.as_ref().is_some_and(|s| !s.is_empty());
         self.prepare(&mut done);
         if let FileTree::Context(_) = done.tree {
             let root = self.root_of(index, info.stage.instruction.span, &mut done);
             done.tree = FileTree::Node(root);
         }
         let step = usize::from(matches!(info.base, Origin::Image(_)));
-        let mut work = Work { index, info, done, cmd_set: false, step, steps, onbuild: None };
+        let mut work = Work { index, info, done, cmd: None, entrypoint: None, healthcheck: None, step, steps, onbuild: None };
         for (text, instruction) in triggers {
             work.onbuild = Some(text.clone());
             self.place = Some(info.stage.instruction.span);
-            let result = self.instruction(&mut work, instruction);
+            let result = self.weighed(&mut work, instruction);
             self.place = None;
             result?;
         }
         work.onbuild = None;
         for instruction in &info.stage.instructions {
-            self.instruction(&mut work, instruction)?;
+            self.weighed(&mut work, instruction)?;
         }
         Ok(work.done)
+    }
+
+    /// Lowers an instruction and adds up what it made.
+    fn weighed(&mut self, work: &mut Work<'_>, instruction: &Instruction) -> Result<(), Diagnostic> {
+        let (nodes, entries) = (self.nodes.len(), work.done.history.len());
+        self.instruction(work, instruction)?;
+        let made = self.nodes[nodes..].iter().map(weight::of_node).chain(work.done.history[entries..].iter().map(weight::of_history));
+        self.weigh(made.sum(), instruction.span)
     }
 
     /// Returns the state at a stage's start.
@@ -124,7 +134,7 @@ impl Lowering<'_> {
             }
         };
         let (scope, arguments, history) = Default::default();
-        Ok(Finished { config, scope, arguments, platform, base, tree, history, workdir_set: false, base_has_shell: false })
+        Ok(Finished { config, scope, arguments, platform, base, tree, history, workdir_set: false })
     }
 
     fn continue_stage(&self, index: usize, base: usize, info: &StageInfo<'_>) -> Result<Finished, Diagnostic> {
@@ -218,17 +228,20 @@ impl Lowering<'_> {
                 work.done.config.config.stop_signal = Some(value);
             }
             Kind::Cmd(command) => {
+                self.check_once(instruction, &mut work.cmd);
+                self.check_exec_form(instruction, command, work.done.config.config.shell.as_deref());
                 let args = command_args(work, command);
                 work.history(format!("CMD {}", text::quoted_list(&args)), None);
                 work.done.config.config.cmd = Some(args).filter(|a| !a.is_empty());
                 work.done.config.config.args_escaped = true;
-                work.cmd_set = true;
             }
             Kind::Entrypoint(command) => {
+                self.check_once(instruction, &mut work.entrypoint);
+                self.check_exec_form(instruction, command, work.done.config.config.shell.as_deref());
                 let args = command_args(work, command);
                 work.history(format!("ENTRYPOINT {}", text::quoted_list(&args)), None);
                 work.done.config.config.entrypoint = Some(args).filter(|a| !a.is_empty());
-                if !work.cmd_set {
+                if work.cmd.is_none() {
                     work.done.config.config.cmd = None;
                 }
             }
@@ -237,6 +250,7 @@ impl Lowering<'_> {
                 work.done.config.config.shell = Some(shell.clone());
             }
             Kind::Healthcheck(check) => {
+                self.check_once(instruction, &mut work.healthcheck);
                 work.history(format!("HEALTHCHECK {}", text::healthcheck(check)), None);
                 work.done.config.config.healthcheck = Some(Healthcheck {
                     test: check.test.clone(),

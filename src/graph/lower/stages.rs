@@ -15,7 +15,6 @@ use crate::image::reference::Reference;
 
 use super::Lowering;
 use super::scope::Nothing;
-use crate::dockerfile::expand::Expander;
 
 /// Where files come from: a base, the source of COPY, of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +60,8 @@ impl<'a> Lowering<'a> {
         if expanded.text.is_empty() {
             return Err(self.error(word.span, format!("base name ({}) should not be blank", word.value)));
         }
-        let platform = stage.from.platform.as_ref().map(|word| self.parse_platform(stage, word)).transpose()?;
+        let mut named_arguments = expanded.matched;
+        let platform = stage.from.platform.as_ref().map(|word| self.parse_platform(stage, word, &mut named_arguments)).transpose()?;
         let label = stage.name.clone().unwrap_or_else(|| format!("stage-{index}"));
         let wanted = platform.clone().unwrap_or_else(|| self.facts.target_platform.clone());
         let named = stage.name.as_deref().and_then(|name| self.named_context(name, &wanted));
@@ -72,11 +72,13 @@ impl<'a> Lowering<'a> {
             Some(earlier) => Origin::Stage(*earlier),
             None => self.image(&expanded.text, &wanted, word.span)?,
         };
+        self.outline.from(index, &base, &named_arguments);
         Ok(StageInfo { stage, label, base, platform, replaced: false })
     }
 
-    fn parse_platform(&mut self, stage: &Stage, word: &Word) -> Result<Platform, Diagnostic> {
+    fn parse_platform(&mut self, stage: &Stage, word: &Word, named: &mut BTreeSet<String>) -> Result<Platform, Diagnostic> {
         let expanded = self.expander.word(&word.value, &self.globals).map_err(|e| self.error(word.span, e.to_string()))?;
+        named.extend(expanded.matched.iter().cloned());
         self.check_from_arguments(stage, &expanded);
         self.check_from_platform(stage, word, &expanded);
         let error = if expanded.text.is_empty() {
@@ -136,7 +138,7 @@ impl<'a> Lowering<'a> {
 
     /// Returns where `COPY --from=NAME` reads. `name` may be a stage's index.
     pub(super) fn copy_origin(&self, name: &str, span: Span) -> Result<Origin, Diagnostic> {
-        let expanded = Expander::new(self.file.directives.escape).word(name, &Nothing).map_err(|e| self.error(span, e.to_string()))?;
+        let expanded = self.expander.word(name, &Nothing).map_err(|e| self.error(span, e.to_string()))?;
         if expanded.text != name {
             return Err(self
                 .error(span, format!("variable expansion is not supported for --from (`{name}`)"))

@@ -8,7 +8,8 @@ use crate::dockerfile::ignore::IgnoreRules;
 use crate::dockerfile::source::{Diagnostic, Source};
 use crate::graph::uses::{PathUse, context_paths};
 use crate::graph::{
-    BuildGraph, Entitlement, EpochSource, Facts, FileTree, ImageRequest, ImageSource, Lowered, NamedContext, NetworkMode, Op, RunOp, order,
+    BuildGraph, Entitlement, EpochSource, Facts, FileTree, ImageRequest, ImageSource, Lowered, NamedContext, NetworkMode, Op, RunOp,
+    StageChoice, order,
 };
 use crate::image::config::ImageConfig;
 use crate::image::platform::Platform;
@@ -20,6 +21,7 @@ fn facts() -> Facts {
         build_platform: platform.clone(),
         target_platform: platform,
         target: None,
+        stages: StageChoice::Needed,
         named_contexts: BTreeMap::new(),
         images: BTreeMap::new(),
         labels: Vec::new(),
@@ -246,4 +248,48 @@ fn credentials_are_in_no_title_and_no_history() {
     let stage = &graph.stages[graph.target];
     assert_eq!(stage.history[0].created_by, "ADD https://xxxxx:xxxxx@h/f https://xxxxx@h/r.git#main /d/ # buildkit");
     assert!(graph.nodes.iter().all(|n| !n.title.contains("pw@") && !n.title.contains("tok@")), "{:?}", graph.nodes);
+}
+
+/// Returns the error of a file that can't be lowered.
+pub(super) fn error_of(text: &str) -> Diagnostic {
+    match graph(text, facts()) {
+        Ok(_) => panic!("it is lowered: {} bytes", text.len()),
+        Err(error) => error,
+    }
+}
+fn found(text: &str, facts: Facts) -> Vec<String> {
+    let graph = graph(text, facts).unwrap_or_else(|e| panic!("{text}: {e}"));
+    let line = |span: crate::dockerfile::source::Span| graph.source.line(span.start);
+    graph.warnings.iter().map(|w| format!("{}:{}:{}", w.rule.unwrap_or("-"), line(w.span), line(w.lines.unwrap_or(w.span)))).collect()
+}
+
+#[test]
+fn what_depends_on_a_stages_state_is_found() {
+    for (text, want) in [
+        ("FROM a\nCMD b\nSHELL [\"c\"]\nENTRYPOINT d\n", vec!["JSONArgsRecommended:2:2"]),
+        ("FROM a AS s\nSHELL [\"c\"]\nFROM s\nCMD d\n", vec![]),
+        ("FROM a\nCMD []\nCMD []\nCMD []\n", vec!["MultipleInstructionsDisallowed:2:2", "MultipleInstructionsDisallowed:3:3"]),
+        ("FROM a AS s\nCMD []\nFROM s\nCMD []\n", vec![]),
+        ("FROM a\nENV b c\nLABEL d e\nENV f=g\n", vec!["LegacyKeyValueFormat:2:2", "LegacyKeyValueFormat:3:3"]),
+        ("ARG TOKEN\nFROM a\nARG TOKEN\nENV A=2 \\\n KEY=1\n", vec!["SecretsUsedInArgOrEnv:3:3", "SecretsUsedInArgOrEnv:5:4"]),
+        ("FROM a\nARG K=KEY\nENV API_$K=1 $K=2\n", vec!["SecretsUsedInArgOrEnv:3:3", "SecretsUsedInArgOrEnv:3:3"]),
+        ("FROM a\nARG P=3/TCP\nEXPOSE 80/TCP 1:2 $P\n", vec!["ExposeProtoCasing:3:3", "ExposeInvalidFormat:3:3", "ExposeProtoCasing:3:3"]),
+        ("FROM a\n# check=skip=LegacyKeyValueFormat\nENV b c\nENV d e\n", vec!["LegacyKeyValueFormat:4:4"]),
+        ("FROM a AS s\nENV b c\nFROM a\n", vec![]),
+        ("FROM a\nRUN a \\\n\n b\n", vec!["NoEmptyContinuation:3:4"]),
+        (
+            "FROM a AS s\nONBUILD ENV TOKEN 1\nONBUILD CMD b\nFROM s\nCMD []\n",
+            vec!["LegacyKeyValueFormat:4:4", "SecretsUsedInArgOrEnv:4:4", "JSONArgsRecommended:4:4", "MultipleInstructionsDisallowed:4:4"],
+        ),
+    ] {
+        assert_eq!(found(text, facts()), want, "{text}");
+    }
+}
+
+#[test]
+fn a_check_without_a_target_looks_at_all_stages() {
+    let text = "FROM a AS s\nENV b c\nFROM a AS t\nENV d e\n";
+    let all = Facts { stages: StageChoice::All, ..facts() };
+    assert_eq!(found(text, all), ["LegacyKeyValueFormat:2:2", "LegacyKeyValueFormat:4:4"]);
+    assert_eq!(found(text, Facts { target: Some("s".into()), ..facts() }), ["LegacyKeyValueFormat:2:2"]);
 }

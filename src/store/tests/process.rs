@@ -72,25 +72,39 @@ fn cache_mounts_are_filled_once_and_shared_as_asked() {
     let store = open(dir.path());
     let fill = |dir: &Path| -> Result<()> { std::fs::write(dir.join("seed"), "s").map_err(StoreError::io("writing", dir)) };
     let fresh = |_: &Path| -> Result<()> { panic!("it is there already") };
+    let id = CacheMountId::plain("../../x");
     let failed: std::result::Result<CacheMount, StoreError> =
-        store.open_cache_mount("../../x", MountSharing::Shared, |_| Err(StoreError::NoImage("x".into())));
+        store.open_cache_mount(&id, MountSharing::Shared, |_| Err(StoreError::NoImage("x".into())));
     assert!(failed.is_err());
-    let a = store.open_cache_mount("../../x", MountSharing::Shared, fill).unwrap();
-    let b = store.open_cache_mount("../../x", MountSharing::Shared, fresh).unwrap();
+    let a = store.open_cache_mount(&id, MountSharing::Shared, fill).unwrap();
+    let b = store.open_cache_mount(&id, MountSharing::Shared, fresh).unwrap();
     assert_eq!(a.path(), b.path());
     assert_eq!(a.path().parent().unwrap(), store.root().join("cache-mounts"));
     assert_eq!(std::fs::read_to_string(a.path().join("seed")).unwrap(), "s");
-    assert!(!store.remove_cache_mount("../../x").unwrap(), "in use");
+    assert!(!store.remove_cache_mount(&id).unwrap(), "in use");
     drop((a, b));
 
-    let first = store.open_cache_mount("../../x", MountSharing::Private, fresh).unwrap();
-    let second = store.open_cache_mount("../../x", MountSharing::Private, fill).unwrap();
+    let first = store.open_cache_mount(&id, MountSharing::Private, fresh).unwrap();
+    let second = store.open_cache_mount(&id, MountSharing::Private, fill).unwrap();
     assert_ne!(first.path(), second.path());
     drop((first, second));
     let mounts: Vec<_> = store.du().unwrap().into_iter().filter(|r| r.kind == UsageKind::CacheMount && r.name == "../../x").collect();
     assert_eq!(mounts.len(), 2);
-    assert!(store.remove_cache_mount("../../x").unwrap());
-    store.open_cache_mount("../../x", MountSharing::Locked, fill).unwrap();
+    let others = [
+        CacheMountId { namespace: "n".into(), ..id.clone() },
+        CacheMountId { owner: Some((0o700, 1, 1)), ..id.clone() },
+        CacheMountId { seed: Some("s".into()), ..id.clone() },
+    ];
+    let kept: Vec<_> = others.iter().map(|other| store.open_cache_mount(other, MountSharing::Shared, fill).unwrap()).collect();
+    let mut listed: Vec<_> = store.cache_mounts().unwrap().into_iter().map(|r| (r.id, r.directories, r.in_use)).collect();
+    let mut want: Vec<_> = others.iter().map(|other| (other.clone(), 1, true)).chain([(id.clone(), 2, false)]).collect();
+    listed.sort();
+    want.sort();
+    assert_eq!(listed, want);
+    drop(kept);
+    assert!(store.remove_cache_mount(&id).unwrap());
+    assert_eq!(store.cache_mounts().unwrap().len(), 3);
+    store.open_cache_mount(&id, MountSharing::Locked, fill).unwrap();
 }
 
 /// Not a test by itself: the process that the next one kills.

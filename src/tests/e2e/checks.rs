@@ -47,5 +47,4 @@ fn a_directive_makes_findings_an_error_of_the_build() {
     w.file("Dockerfile", &format!("# check=error=true\n{TWO}"));
     w.build(&[]).fails(1).says("lint violation found for rules: FromAsCasing, JSONArgsRecommended");
     w.build(&["--check"]).fails(1).says("lint violation found");
-    w.build(&["--call=outline"]).fails(2).says("`--call=outline` is not supported");
 }

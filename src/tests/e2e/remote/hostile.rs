@@ -116,6 +116,12 @@ fn archives_and_names_from_servers_stay_where_they_belong() {
     w.ply(&["fsck"]).ok();
 }
 
+/// Returns the arguments of all processes.
+fn command_lines() -> Vec<String> {
+    let read = |e: std::fs::DirEntry| std::fs::read(e.path().join("cmdline")).ok();
+    std::fs::read_dir("/proc").unwrap().flatten().filter_map(read).map(|b| String::from_utf8_lossy(&b).into_owned()).collect()
+}
+
 /// Starts a build, waits until `ready`, and asserts that ctrl-C ends it with nothing left.
 fn interrupt(w: &World, args: &[&str], ready: impl Fn() -> bool) {
     let mut child = w.build_command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -141,9 +147,14 @@ fn ctrl_c_ends_transfers_whatever_the_server_does() {
     });
     for path in ["/endless", "/silent", "/silent.git"] {
         let w = World::new();
-        w.file("Dockerfile", &format!("FROM base\nADD http://{}{path} /f\n", server.host));
+        w.file("Dockerfile", &format!("FROM base\nADD http://Usr4715:Pwd4716@{}{path} /f\n", server.host));
         let before = server.requests().len();
-        interrupt(&w, &[], || server.requests().len() > before);
+        interrupt(&w, &[], || {
+            let asked = server.requests().len() > before;
+            // Arguments are everybody's to read.
+            assert!(!command_lines().iter().any(|line| line.contains("Pwd4716")), "{path}");
+            asked
+        });
     }
     // The context itself.
     let w = World::new();

@@ -88,12 +88,13 @@ fn a_checksum_needs_no_network_once_it_was_seen() {
     w.image(&format!("FROM base\nADD --checksum={sha512} {url} /abc\n")).ok();
     for wrong in [ABC.replace("ba7", "000"), sha512.replace("dda", "000")] {
         let done = w.image(&format!("FROM base\n\nADD --checksum={wrong} {url} /abc\n")).fails(1);
-        done.says("digest mismatch for ").says(&format!("(expected: {wrong})")).says(&ABC[..0]).says("Dockerfile:3:");
+        done.says("digest mismatch for ").says(&format!("(expected: {wrong})")).says("Dockerfile:3:");
     }
     w.image(&format!("FROM base\nADD --checksum=md5:aa {url} /abc\n")).fails(1).says("unsupported checksum digest");
     drop(site);
     assert!(!w.image(&pinned).ok().stderr.contains("miss"));
-    // Another place in another file: the blob is here.
+    // Another place in another file: the blob is here, also after a collection.
+    w.ply(&["prune", "--force"]).ok();
     w.image(&format!("FROM base\nADD --checksum={ABC} {url} /elsewhere\n")).ok();
     assert_eq!(w.out(&["cat", "/elsewhere"]), "abc");
     let done = w.image(&format!("FROM base\nADD {url} /elsewhere\n")).fails(1);
