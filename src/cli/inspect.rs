@@ -41,6 +41,10 @@ pub fn run(args: &InspectArgs, session: &Session) -> Result<(), Failure> {
         }
     }
     match &args.format {
+        Some(format) if format.contains("{{") => {
+            values.iter_mut().for_each(name_absent_fields);
+            out::result(&format::each(format, &values)?)?;
+        }
         Some(format) => out::result(&format::each(format, &values)?)?,
         None => out::line(&serde_json::to_string_pretty(&values).map_err(|e| Failure::of(&e))?)?,
     }
@@ -73,6 +77,18 @@ fn value(store: &Store, image: &Image) -> Result<Value, Failure> {
     Ok(value)
 }
 
+/// Puts in what JSON leaves out when it is empty: a template may ask for `.Config.User` of any image.
+fn name_absent_fields(image: &mut Value) {
+    let absent = json!({
+        "User": "", "WorkingDir": "", "StopSignal": "", "ArgsEscaped": false, "Healthcheck": null,
+        "Env": [], "Entrypoint": [], "Cmd": [], "OnBuild": [], "Shell": [], "ExposedPorts": {}, "Volumes": {}, "Labels": {},
+    });
+    let (Value::Object(absent), Some(config)) = (absent, image["Config"].as_object_mut()) else { return };
+    for (field, value) in absent {
+        config.entry(field).or_insert(value);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +104,12 @@ mod tests {
             "Config": {"Cmd": ["a"], "Env": ["A=1"]}, "Architecture": "amd64", "Os": "linux", "Size": 0, "RootFS": {"Type": "layers", "Layers": []},
         });
         assert_eq!(value, want);
+    }
+    #[test]
+    fn a_template_finds_fields_that_the_image_has_not_set() {
+        let mut image = json!({"Id": "sha256:1", "Config": {"User": "nobody", "Env": ["A=1"]}});
+        name_absent_fields(&mut image);
+        let form = r#"{{.Config.User}} [{{.Config.StopSignal}}] {{.Config.Volumes}} {{json .Config.Healthcheck}} {{.Config.Env}} [{{index .Config.Labels "a"}}]"#;
+        assert_eq!(format::each(form, &[image]).unwrap().trim_end(), "nobody [] map[] null [A=1] []");
     }
 }

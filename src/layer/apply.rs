@@ -114,8 +114,7 @@ pub fn unpack(reader: impl Read + Send, dir: &Root, options: &UnpackOptions<'_>)
 ///
 /// Files replace what lies in their place one by one, directories merge. `.wh.` names mean nothing here.
 pub fn extract(reader: impl Read, root: &Root, dest: &[u8], options: &ExtractOptions) -> Result<Extracted> {
-    let (uid, gid) = options.owner.unwrap_or((0, 0));
-    root.mkdir_all(dest, 0o755, uid, gid, options.ownership)?;
+    root.mkdir_all(dest, 0o755, options.owner, options.ownership)?;
     let (_, at) = root.descend::<PathError>(dest, &mut |_, _, at, _| Err(PathError::NotDirectory { path: printable(at) }))?;
     let mut apply = Apply::new(root, None, options.ownership, options.limits, options.owner);
     apply.dest = at;

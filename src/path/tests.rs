@@ -75,7 +75,7 @@ fn directories_are_made_through_links_but_inside() {
     symlink("/new/place", r.join("dangling")).unwrap();
     fs::write(r.join("file"), "").unwrap();
     let make = |path: &str| {
-        root.mkdir_all(path.as_bytes(), 0o751, 0, 0, Ownership::Recorded)
+        root.mkdir_all(path.as_bytes(), 0o751, None, Ownership::Recorded)
             .map(|made| made.into_iter().map(|p| String::from_utf8(p).unwrap()).collect::<Vec<_>>())
     };
     assert_eq!(make("up/a/b").unwrap(), ["a", "a/b"]);
@@ -87,6 +87,24 @@ fn directories_are_made_through_links_but_inside() {
     let mut outside: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     outside.sort();
     assert_eq!(outside, ["canary", "root"]);
+}
+
+#[test]
+fn directories_below_one_with_the_setgid_bit_have_the_bit_and_its_group() {
+    const OWNERSHIP: Ownership = Ownership::Recorded;
+    let (_dir, root) = root_with_canary();
+    root.mkdir_all(b"team", 0o755, Some((7, 60)), OWNERSHIP).unwrap();
+    let team = root.resolve(b"team").unwrap();
+    meta::set_mode(&team, 0o2775).unwrap();
+    root.mkdir_all(b"team/a/b", 0o755, None, OWNERSHIP).unwrap();
+    root.mkdir_all(b"team/owned", 0o750, Some((8, 9)), OWNERSHIP).unwrap();
+    root.mkdir_all(b"plain", 0o755, None, OWNERSHIP).unwrap();
+    for (path, want) in
+        [("team/a", (0o2755, 0, 60)), ("team/a/b", (0o2755, 0, 60)), ("team/owned", (0o2750, 8, 9)), ("plain", (0o755, 0, 0))]
+    {
+        let meta = meta::meta_at(root.resolve(path.as_bytes()).unwrap(), b"").unwrap();
+        assert_eq!((meta.mode, meta.uid, meta.gid), want, "{path}");
+    }
 }
 
 #[test]
@@ -168,7 +186,7 @@ fn a_link_swapped_in_for_a_directory_never_leads_out() {
             }
         });
         for n in 0..2000 {
-            let _ = root.mkdir_all(format!("real/n{n}").as_bytes(), 0o755, 0, 0, Ownership::Recorded);
+            let _ = root.mkdir_all(format!("real/n{n}").as_bytes(), 0o755, None, Ownership::Recorded);
             let _ = root.create_file(format!("real/f{n}").as_bytes(), 0o644);
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);

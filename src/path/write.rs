@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::meta::{FileKind, Ownership, record_device, set_mode, set_owner};
+use super::meta::{FileKind, Ownership, meta_at, record_device, set_mode, set_owner};
 use super::{PathError, Result, Root, link_target_at, open_in, printable};
 
 /// The most links that are followed on one way (the kernel's MAXSYMLINKS, include/linux/namei.h).
@@ -81,7 +81,10 @@ impl Root {
 
     /// Makes the directory at `path` and its missing parents, links followed inside the root; returns the paths
     /// (without links) of what was made, topmost first. What exists keeps its mode and owner.
-    pub fn mkdir_all(&self, path: &[u8], mode: u32, uid: u32, gid: u32, ownership: Ownership) -> Result<Vec<Vec<u8>>> {
+    ///
+    /// Below a directory with the setgid bit new ones have it too and, unless an owner is given, its group: as
+    /// mkdir(2) does it. Without an owner and there, they are root's.
+    pub fn mkdir_all(&self, path: &[u8], mode: u32, owner: Option<(u32, u32)>, ownership: Ownership) -> Result<Vec<Vec<u8>>> {
         let mut made = Vec::new();
         match open_in(self.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::empty()) {
             Ok(_) => return Ok(made),
@@ -94,11 +97,13 @@ impl Root {
                 return Err(PathError::NotDirectory { path: printable(at) });
             }
             let io = |e| PathError::io("creating directory", at, e);
+            let group = inherited_group(dir).map_err(io)?;
             rustix::fs::mkdirat(dir, name, Mode::RWXU).map_err(io)?;
             let new =
                 open_in(dir.as_fd(), name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW, ResolveFlags::NO_SYMLINKS).map_err(io)?;
+            let (uid, gid) = owner.unwrap_or((0, group.unwrap_or(0)));
             set_owner(&new, uid, gid, ownership).map_err(io)?;
-            set_mode(&new, mode).map_err(io)?;
+            set_mode(&new, if group.is_some() { mode | Mode::SGID.as_raw_mode() } else { mode }).map_err(io)?;
             made.push(at.to_vec());
             Ok(Missing::Made)
         })?;
@@ -136,6 +141,14 @@ impl Root {
         let (dir, name) = self.resolve_parent(path)?;
         super::remove_tree(&dir, &name)
     }
+}
+
+/// Returns the group that a directory hands on to what is made in it; none: it has no setgid bit.
+fn inherited_group(dir: &OwnedFd) -> rustix::io::Result<Option<u32>> {
+    if !Mode::from_raw_mode(rustix::fs::fstat(dir)?.st_mode).contains(Mode::SGID) {
+        return Ok(None);
+    }
+    Ok(Some(meta_at(dir, b"")?.gid))
 }
 
 /// Creates a file that must not exist yet in `dir`; `mode` whatever the umask.

@@ -19,7 +19,7 @@ pub(super) struct Destination<'a> {
     names_directory: bool,
     /// Mode and owner of directories that are made on the way.
     mode: u32,
-    owner: (u32, u32),
+    owner: Option<(u32, u32)>,
     ownership: Ownership,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Spot {
 
 impl<'a> Destination<'a> {
     /// `written` is absolute, not cleaned at its end.
-    pub(super) fn new(root: &'a Root, written: &str, mode: u32, owner: (u32, u32), ownership: Ownership) -> Self {
+    pub(super) fn new(root: &'a Root, written: &str, mode: u32, owner: Option<(u32, u32)>, ownership: Ownership) -> Self {
         let path = clean(written.as_bytes());
         let names_directory = path.is_empty() || written.ends_with('/') || written.ends_with("/.") || written.ends_with("/..");
         Self { root, path, names_directory, mode, owner, ownership }
@@ -85,7 +85,7 @@ impl<'a> Destination<'a> {
     }
 
     fn make(&self, path: &[u8]) -> Result<(), CopyCause> {
-        self.root.mkdir_all(path, self.mode, self.owner.0, self.owner.1, self.ownership)?;
+        self.root.mkdir_all(path, self.mode, self.owner, self.ownership)?;
         Ok(())
     }
 }

@@ -121,7 +121,7 @@ pub fn execute(
         dest,
         context,
         owner,
-        to: Destination::new(dest, &op.dest, Chmod::made_directory(chmod.as_ref()), owner.unwrap_or((0, 0)), context.ownership),
+        to: Destination::new(dest, &op.dest, Chmod::made_directory(chmod.as_ref()), owner, context.ownership),
         placer: Placer {
             chmod: chmod.as_ref(),
             owner,
@@ -203,7 +203,7 @@ impl Step<'_> {
         let CopyContext { ownership, cancel, .. } = *self.context;
         // An archive's destination is a directory, however it is written.
         let written = format!("{}/", self.op.dest);
-        let (_, path) = Destination::new(self.dest, &written, UNPACK_MODE, self.owner.unwrap_or((0, 0)), ownership).for_directory()?;
+        let (_, path) = Destination::new(self.dest, &written, UNPACK_MODE, self.owner, ownership).for_directory()?;
         archive::unpack(file, cancel, shown, self.dest, &path, self.owner, ownership)?;
         Ok(true)
     }

@@ -45,7 +45,7 @@ pub fn stage_bind(tree: &SourceTree, selection: &Selection, staging: &Root, owne
         placer.single(tree, source, &spot)?;
         return open(OFlags::empty());
     }
-    staging.mkdir_all(name, 0o700, 0, 0, ownership)?;
+    staging.mkdir_all(name, 0o700, None, ownership)?;
     placer.directory(tree, source, open(OFlags::DIRECTORY)?, name)?;
     let made = open(OFlags::DIRECTORY)?;
     // The first entry is the directory itself, see `select_mount`.

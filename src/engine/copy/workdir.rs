@@ -19,15 +19,15 @@ const WORKDIR_MODE: u32 = 0o755;
 /// What exists keeps its mode and owner. Returns the paths of what was made, topmost first.
 pub fn make_workdir(op: &MkdirOp, root: &Root, ownership: Ownership) -> Result<Vec<Vec<u8>>, CopyError> {
     let fail = |cause| CopyError { index: None, cause };
-    let (uid, gid) = if op.user.is_empty() {
-        (0, 0)
+    let owner = if op.user.is_empty() {
+        None
     } else {
-        match owner(&op.user, root) {
+        Some(match owner(&op.user, root) {
             Err(CopyCause::Owner { source: UserError::UnknownUser { .. } | UserError::UnknownGroup { .. }, .. }) => (0, 0),
             found => found.map_err(fail)?,
-        }
+        })
     };
-    root.mkdir_all(op.path.as_bytes(), WORKDIR_MODE, uid, gid, ownership).map_err(|e| fail(e.into()))
+    root.mkdir_all(op.path.as_bytes(), WORKDIR_MODE, owner, ownership).map_err(|e| fail(e.into()))
 }
 
 /// Resolves `user[:group]` with the files of `root`.

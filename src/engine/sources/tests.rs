@@ -112,6 +112,23 @@ fn an_imported_tar_is_an_image_that_unpacks() {
 }
 
 #[test]
+fn blobs_that_this_store_made_are_not_read_to_resolve_an_image() {
+    let bench = Bench::new();
+    import(&bench, "app", &[("a", "1")]);
+    let image = bench.offline().resolve(&reference("app")).unwrap();
+    // The export keeps the compressed layer: the tar has two blobs now.
+    export(&bench, &image, &["app"], &bench.path("tar"), false);
+    let blobs = bench.store.layer_blobs(&image.layers[0].diff_id).unwrap();
+    assert_eq!(blobs.len(), 2);
+    for blob in &blobs {
+        // Reading one to its end would fail.
+        std::fs::write(bench.store.root().join("blobs/sha256").join(blob.digest.hex()), vec![0; blob.size_bytes as usize]).unwrap();
+    }
+    let found = bench.offline().resolve(&reference("app")).unwrap().layers[0].blob.clone().unwrap();
+    assert!(blobs.iter().any(|blob| blob.digest == found.descriptor.digest), "{found:?}");
+}
+
+#[test]
 fn what_is_no_tar_is_not_imported() {
     let bench = Bench::new();
     let wanted = ImportRequest { name: None, changes: Vec::new(), message: None, platform: linux() };

@@ -121,7 +121,8 @@ pub fn open_blob(store: &Store, blob: &BlobRef) -> Result<Box<dyn Read + Send>, 
 
 /// Returns the store's blob for a tar; none: it has none.
 ///
-/// Of several that claim the diff ID, each is read to see whether it has it: an image from elsewhere may lie.
+/// Of several that claim the diff ID one that needs no proof is taken. Where all came from elsewhere each is read to
+/// see whether it has it: an image may lie.
 pub(super) fn blob_of(store: &Store, diff_id: &DiffId) -> Result<Option<BlobRef>, SourceError> {
     let mut candidates = Vec::new();
     for blob in store.layer_blobs(diff_id)? {
@@ -132,12 +133,15 @@ pub(super) fn blob_of(store: &Store, diff_id: &DiffId) -> Result<Option<BlobRef>
     if candidates.len() <= 1 {
         return Ok(candidates.pop());
     }
-    for candidate in candidates {
-        if proves(store, &candidate, diff_id) {
-            return Ok(Some(candidate));
-        }
-    }
-    Ok(None)
+    let certain = candidates.iter().position(|blob| is_certain(blob, diff_id));
+    let chosen = certain.or_else(|| candidates.iter().position(|blob| proves(store, blob, diff_id)));
+    Ok(chosen.map(|n| candidates.swap_remove(n)))
+}
+
+/// Tells whether a blob is the tar without a look at it: a plain tar is named by its diff ID, and what this store
+/// compressed was hashed meanwhile.
+fn is_certain(blob: &BlobRef, diff_id: &DiffId) -> bool {
+    !blob.original || blob.descriptor.digest.as_bytes() == diff_id.as_bytes()
 }
 
 fn to_ref(blob: LayerBlob) -> BlobRef {

@@ -1,0 +1,5 @@
+"""Joins words."""
+
+
+def join(*words):
+    return " ".join(words)

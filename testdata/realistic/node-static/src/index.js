@@ -1,0 +1,2 @@
+import { shout } from "./shout.js";
+console.log(shout(TITLE));

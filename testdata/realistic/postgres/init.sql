@@ -1,0 +1,2 @@
+CREATE TABLE fruit (name text PRIMARY KEY);
+INSERT INTO fruit VALUES ('pear'), ('apple');
