@@ -82,6 +82,25 @@ pub enum ExpandErrorKind {
     TooDeep,
 }
 
+impl ExpandErrorKind {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::UnclosedQuote(_) => "close the quote; one that is meant as a character is written `\\\"` or `\\'`".into(),
+            Self::MissingBrace => "close it: `${NAME}`; a `$` that is meant as a character is written `\\$`".into(),
+            Self::MissingSlash => "write `${NAME/pattern/replacement}`".into(),
+            Self::BadSubstitution => "write `${NAME}`; a `$` that is meant as a character is written `\\$`".into(),
+            Self::UnsupportedModifier(_) => {
+                "known are `:-` `-` `:+` `+` `:?` `?` (defaults), `#` `##` `%` `%%` (cut off) and `/` `//` (replace)".into()
+            }
+            Self::Required { name, .. } => format!("give it with --build-arg {name}=VALUE, if an ARG declares it"),
+            Self::BadPattern { .. } => "only `*`, `?`, `\\` and what closes the pattern may follow a `\\`".into(),
+            Self::TooLong => "such a text belongs into a file: COPY it".into(),
+            Self::TooDeep => "set an ARG or ENV to the inner one, and use that".into(),
+        }
+    }
+}
+
 /// What a word became.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Expansion {

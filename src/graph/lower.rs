@@ -14,6 +14,7 @@ mod checks;
 mod copy;
 mod globals;
 mod metadata;
+mod own;
 mod paths;
 mod remote;
 mod run;
@@ -26,7 +27,8 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dockerfile::expand::Expander;
 use crate::dockerfile::instruction::{File, Instruction, Kind};
@@ -66,6 +68,9 @@ struct Lowering<'a> {
     warnings: Vec<Diagnostic>,
     /// Names that ARG triggers declare.
     trigger_arguments: Vec<String>,
+    /// The named contexts that something in the file means, and the names that were looked up.
+    used_contexts: RefCell<BTreeSet<String>>,
+    asked_names: RefCell<BTreeSet<String>>,
     /// Where to report what a trigger says: its FROM.
     place: Option<Span>,
 }
@@ -92,6 +97,8 @@ impl<'a> Lowering<'a> {
             finished: vec![None; file.stages.len()],
             warnings: Vec::new(),
             trigger_arguments: Vec::new(),
+            used_contexts: RefCell::default(),
+            asked_names: RefCell::default(),
             place: None,
         }
     }
@@ -104,7 +111,8 @@ impl<'a> Lowering<'a> {
         let target = self.find_target()?;
         let mut dependencies = self.dependencies(&stages)?;
         if let Some((stage, span)) = stages::cycle(&dependencies) {
-            return Err(self.error(span, format!("circular dependency detected on stage: {}", stages[stage].label)));
+            let error = self.error(span, format!("circular dependency detected on stage: {}", stages[stage].label));
+            return Err(error.hint("a stage can take files only from stages that stand above it, and not from itself"));
         }
         let (triggers, needs) = self.triggers(&stages, &mut dependencies, target)?;
         if !needs.is_empty() {
@@ -169,8 +177,8 @@ impl<'a> Lowering<'a> {
                 let (info, from) = (&stages[index], stages[index].stage.instruction.span);
                 self.need(&info.base, info.stage.from.image.span, &mut needs);
                 for text in self.trigger_texts(info, stages) {
-                    let parsed =
-                        parse_trigger(&text, '\\').map_err(|e| self.error(from, format!("ONBUILD trigger `{text}`: {}", e.message)))?;
+                    let parsed = parse_trigger(&text, '\\')
+                        .map_err(|e| Diagnostic { hint: e.hint, ..self.error(from, format!("ONBUILD trigger `{text}`: {}", e.message)) })?;
                     for (origin, span) in self.origins(&parsed, Some(from))? {
                         if let Origin::Stage(read) = origin {
                             dependencies[index].entry(read).or_insert(span);
@@ -239,7 +247,7 @@ impl<'a> Lowering<'a> {
                 history: finished.history.clone(),
             });
         }
-        self.check_undeclared_arguments();
+        self.check_unused();
         let mut warnings = self.file.warnings.clone();
         warnings.append(&mut self.warnings);
         warnings.sort_by_key(|w| w.span.start);

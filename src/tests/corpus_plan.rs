@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plywood::digest::DiffId;
 use plywood::dockerfile::instruction::File;
-use plywood::dockerfile::source::Source;
+use plywood::dockerfile::source::{Diagnostic, Source};
 use plywood::graph::lower::lower;
 use plywood::graph::{
     BuildGraph, CopyOp, CopySource, Entitlement, Facts, FileTree, ImageRequest, ImageSource, Lowered, Mount, MountKind, NetworkMode, Op,
@@ -53,7 +53,7 @@ fn base(request: &ImageRequest) -> ImageConfig {
 /// Returns the graph of the target, and the findings in all stages.
 fn plan(text: &[u8]) -> Result<(BuildGraph, BTreeSet<String>), String> {
     let source = Source::new("Dockerfile", String::from_utf8_lossy(text));
-    let file = plywood::dockerfile::parse(&source).map_err(|e| e.message)?;
+    let file = plywood::dockerfile::parse(&source).map_err(told)?;
     let mut facts = facts();
     let graph = lowered(&file, &mut facts)?;
     if file.stages.len() == 1 {
@@ -65,9 +65,17 @@ fn plan(text: &[u8]) -> Result<(BuildGraph, BTreeSet<String>), String> {
     Ok((graph, found))
 }
 
+/// Returns an error's message; it must have a place and say what to do.
+fn told(error: Diagnostic) -> String {
+    if error.hint.is_none() || error.source.is_none() {
+        println!("NOHINT {}", error.message);
+    }
+    error.message
+}
+
 fn lowered(file: &File, facts: &mut Facts) -> Result<BuildGraph, String> {
     for _ in 0..10 {
-        match lower(file, facts).map_err(|e| e.message)? {
+        match lower(file, facts).map_err(told)? {
             Lowered::Graph(graph) => return Ok(graph),
             Lowered::Needs(needs) => facts.images.extend(needs.into_iter().map(|(request, _)| (request.clone(), base(&request)))),
         }

@@ -31,6 +31,7 @@ fn check(case: &Path) -> Result<(), Failed> {
     let source = Source::new("Dockerfile", String::from_utf8_lossy(&bytes));
     let found = match dockerfile::parse(&source) {
         Ok(file) => Printer { source: source.clone() }.file(&file),
+        Err(error) if error.hint.is_none() => return Err(format!("the error has no hint: {error}").into()),
         Err(error) => diagnostic(&error),
     };
     let golden = case.join("expect.txt");

@@ -26,7 +26,7 @@ impl Lowering<'_> {
         let chmod = self.flag(work, instruction, copy.chmod.as_ref())?;
         let checksum = self.flag(work, instruction, copy.checksum.as_ref())?;
         if let (Some(mode), Some(word)) = (&chmod, &copy.chmod) {
-            values::mode(mode).map_err(|e| self.error(word.span, e.to_string()))?;
+            values::mode(mode).map_err(|e| self.value_error(word.span, &e))?;
         }
         let from_context = copy.from.as_ref().is_none_or(|f| f.value.is_empty());
         let mut sources = Vec::new();
@@ -150,7 +150,8 @@ impl Lowering<'_> {
         let origin = self.copy_origin(&word.value, span)?;
         self.tree(work, &origin, span).map_err(|stage| {
             let (read, this) = (&self.stage_label(stage), &work.info.label);
-            self.error(span, format!("cannot copy from stage `{read}`, it needs to be defined before current stage `{this}`"))
+            let error = self.error(span, format!("cannot copy from stage `{read}`, it needs to be defined before current stage `{this}`"));
+            error.hint(format!("move the stage `{read}` above this one"))
         })
     }
 

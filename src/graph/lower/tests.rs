@@ -238,3 +238,63 @@ fn a_check_without_a_target_looks_at_all_stages() {
     assert_eq!(found(text, all), ["LegacyKeyValueFormat:2:2", "LegacyKeyValueFormat:4:4"]);
     assert_eq!(found(text, Facts { target: Some("s".into()), ..facts() }), ["LegacyKeyValueFormat:2:2"]);
 }
+
+#[test]
+fn what_is_given_and_has_no_effect_is_said() {
+    let said = |text: &str, facts: Facts| -> Vec<String> {
+        let graph = graph(text, facts).unwrap_or_else(|e| panic!("{text}: {e}"));
+        graph.warnings.iter().filter(|w| w.rule.is_none()).map(|w| format!("{w} ({})", w.hint.as_deref().unwrap_or("-"))).collect()
+    };
+    let contexts =
+        |names: &[&str]| Facts { named_contexts: names.iter().map(|n| (n.to_string(), NamedContext::Files)).collect(), ..facts() };
+    for (text, facts, want) in [
+        ("ARG A=1\nFROM x:$A\n", facts(), ""),
+        ("ARG A=1\nARG B=$A\nFROM x:${B}\n", facts(), ""),
+        ("ARG A\nFROM x\nARG A\n", facts(), ""),
+        ("ARG TARGETARCH\nARG SOURCE_DATE_EPOCH=1\nFROM x\n", facts(), ""),
+        (
+            "ARG A=1\nFROM x\n",
+            facts(),
+            "Dockerfile:1:5: ARG `A` is not used (no FROM refers to it, and no stage has an ARG of that name; `# check=skip=UnusedGlobalArg` silences this)",
+        ),
+        (
+            "ARG A=1\nFROM x\nRUN echo $A\n",
+            facts(),
+            "Dockerfile:1:5: ARG `A` is not used (before FROM it counts for FROM lines only: the stage that uses it (line 3) needs an `ARG A` of its own; `# check=skip=UnusedGlobalArg` silences this)",
+        ),
+        ("# check=skip=UnusedGlobalArg\nARG A=1\nFROM x\n", facts(), ""),
+        ("# check=skip=all;error=true\nARG A=1\nFROM x\n", facts(), ""),
+        (
+            "# check=error=true\nARG A=1\nFROM x\n",
+            facts(),
+            "Dockerfile:2:5: ARG `A` is not used (no FROM refers to it, and no stage has an ARG of that name; `# check=skip=UnusedGlobalArg` silences this)",
+        ),
+        (
+            "FROM x\nARG VERSION\n",
+            args(&[("VERSON", "1")]),
+            "Dockerfile:1:1: build argument `VERSON` is not used (no ARG declares it (did you mean `VERSION`?); `# check=skip=UnusedBuildArg` silences this)",
+        ),
+        ("FROM x\nCOPY --from=assets . .\n", contexts(&["assets"]), ""),
+        ("FROM x\nRUN --mount=from=assets,target=/a true\n", contexts(&["assets"]), ""),
+        ("FROM x AS assets\nFROM y\n", contexts(&["assets"]), ""),
+        ("FROM x\n", contexts(&["other::linux/arm64"]), ""),
+        (
+            "FROM x\nCOPY --from=assets . .\n",
+            contexts(&["asets"]),
+            "Dockerfile:1:1: build context `asets` is not used (no FROM, COPY --from or mount names it (did you mean `assets`?); `# check=skip=UnusedBuildContext` silences this)",
+        ),
+    ] {
+        assert_eq!(said(text, facts).join("\n"), want, "{text}");
+    }
+}
+
+#[test]
+fn a_context_can_stand_for_a_stage_of_the_file() {
+    let to = |stage: &str| Facts { named_contexts: BTreeMap::from([("x".into(), NamedContext::Stage(stage.into()))]), ..facts() };
+    let graph_of =
+        |text: &str, stage: &str| graph(text, to(stage)).map(|g| g.stages.iter().filter_map(|s| s.name.clone()).collect::<Vec<_>>());
+    assert_eq!(graph_of("FROM a AS base\nFROM x AS top\n", "Base").unwrap(), ["base", "top"]);
+    assert_eq!(graph_of("FROM a AS base\nFROM b AS top\nCOPY --from=x . .\n", "base").unwrap(), ["base", "top"]);
+    let late = graph_of("FROM x AS top\nFROM a AS base\nFROM top\n", "base").unwrap_err();
+    assert!(late.to_string().contains("comes later"), "{late}");
+}
