@@ -12,11 +12,11 @@
 
 mod checks;
 mod copy;
+mod epoch;
 mod globals;
 mod metadata;
 mod own;
 mod paths;
-mod remote;
 mod run;
 mod scope;
 mod stage;
@@ -59,6 +59,8 @@ struct Lowering<'a> {
     /// Names that a global ARG declares, with or without a value.
     global_names: Vec<String>,
     epoch: Option<i64>,
+    /// The same as text, where a build argument gave something else than a number.
+    epoch_text: Option<String>,
     by_name: BTreeMap<String, usize>,
     /// There is one stage, and nothing else that would need a name in titles.
     alone: bool,
@@ -90,6 +92,7 @@ impl<'a> Lowering<'a> {
             globals: Scope::default(),
             global_names: Vec::new(),
             epoch: None,
+            epoch_text: None,
             by_name: BTreeMap::new(),
             alone: false,
             nodes: Vec::new(),
@@ -106,7 +109,9 @@ impl<'a> Lowering<'a> {
     fn run(mut self) -> Result<Lowered, Diagnostic> {
         self.check_default_bases();
         self.read_globals()?;
-        self.read_epoch()?;
+        if let Some(source) = self.read_epoch()? {
+            return Ok(Lowered::NeedsEpoch(source));
+        }
         let stages = self.read_stages()?;
         let target = self.find_target()?;
         let mut dependencies = self.dependencies(&stages)?;

@@ -37,6 +37,7 @@ fn facts() -> Facts {
         allow: vec![Entitlement::NetworkHost, Entitlement::SecurityInsecure],
         add_hosts: Vec::new(),
         no_context: false,
+        epoch: None,
         ignore: None,
     }
 }
@@ -67,9 +68,7 @@ fn plan(text: &[u8]) -> Result<(BuildGraph, BTreeSet<String>), String> {
 
 /// Returns an error's message; it must have a place and say what to do.
 fn told(error: Diagnostic) -> String {
-    if error.hint.is_none() || error.source.is_none() {
-        println!("NOHINT {}", error.message);
-    }
+    assert!(error.hint.is_some() && error.source.is_some(), "an error without a place or a hint: {error}");
     error.message
 }
 
@@ -77,6 +76,7 @@ fn lowered(file: &File, facts: &mut Facts) -> Result<BuildGraph, String> {
     for _ in 0..10 {
         match lower(file, facts).map_err(told)? {
             Lowered::Graph(graph) => return Ok(graph),
+            Lowered::NeedsEpoch(_) => facts.epoch = Some(None),
             Lowered::Needs(needs) => facts.images.extend(needs.into_iter().map(|(request, _)| (request.clone(), base(&request)))),
         }
     }

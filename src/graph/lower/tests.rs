@@ -8,7 +8,8 @@ use crate::dockerfile::ignore::IgnoreRules;
 use crate::dockerfile::source::{Diagnostic, Source};
 use crate::graph::uses::{PathUse, context_paths};
 use crate::graph::{
-    BuildGraph, Entitlement, Facts, FileTree, ImageRequest, ImageSource, Lowered, NamedContext, NetworkMode, Op, RunOp, StageChoice, order,
+    BuildGraph, Entitlement, EpochSource, Facts, FileTree, ImageRequest, ImageSource, Lowered, NamedContext, NetworkMode, Op, RunOp,
+    StageChoice, order,
 };
 use crate::image::config::ImageConfig;
 use crate::image::platform::Platform;
@@ -28,6 +29,7 @@ fn facts() -> Facts {
         allow: Vec::new(),
         add_hosts: Vec::new(),
         no_context: false,
+        epoch: None,
         ignore: None,
     }
 }
@@ -46,6 +48,10 @@ fn graph(text: &str, mut facts: Facts) -> Result<BuildGraph, Diagnostic> {
     loop {
         match lower(&file, &facts)? {
             Lowered::Graph(graph) => return Ok(graph),
+            Lowered::NeedsEpoch(source) => {
+                // `timeless` stands for whatever has no time.
+                facts.epoch = Some((source != EpochSource::Named("timeless".into())).then_some(1_700_000_000));
+            }
             Lowered::Needs(needs) => facts.images.extend(needs.into_iter().map(|(r, _)| (r.clone(), base_image(&r)))),
         }
     }
@@ -297,4 +303,46 @@ fn a_context_can_stand_for_a_stage_of_the_file() {
     assert_eq!(graph_of("FROM a AS base\nFROM b AS top\nCOPY --from=x . .\n", "base").unwrap(), ["base", "top"]);
     let late = graph_of("FROM x AS top\nFROM a AS base\nFROM top\n", "base").unwrap_err();
     assert!(late.to_string().contains("comes later"), "{late}");
+}
+
+#[test]
+fn an_epoch_that_is_no_number_is_asked_for_and_then_counts_as_given() {
+    use crate::address::GitAddress;
+    use crate::graph::CopySource;
+    let mut named = args(&[("SOURCE_DATE_EPOCH", "timeless")]);
+    named.named_contexts.insert("timeless".into(), NamedContext::Files);
+    let dated = "FROM a\nARG SOURCE_DATE_EPOCH\nRUN x\nFROM scratch AS src\nARG V=1\nADD https://x/$V.tar /\n";
+    let want = |text: &str| runs(&graph(text, args(&[])).unwrap())[0].env.clone();
+    assert_eq!(want("ARG SOURCE_DATE_EPOCH=context\nFROM a\nARG SOURCE_DATE_EPOCH\nRUN x")[1].1, "1700000000");
+    for (text, facts, epoch, arg) in [
+        ("FROM a\nARG SOURCE_DATE_EPOCH\nRUN x", args(&[("SOURCE_DATE_EPOCH", "context")]), Some(1_700_000_000), Some("1700000000")),
+        ("FROM a\nARG SOURCE_DATE_EPOCH\nRUN x", args(&[("SOURCE_DATE_EPOCH", "7")]), Some(7), Some("7")),
+        ("FROM a\nARG SOURCE_DATE_EPOCH\nRUN x", named, None, None),
+        (dated, Facts { target: Some("0".into()), ..args(&[("SOURCE_DATE_EPOCH", "src")]) }, Some(1_700_000_000), Some("1700000000")),
+    ] {
+        let facts = Facts { target: None, ..facts };
+        let text = text
+            .replace("FROM a\nARG SOURCE_DATE_EPOCH\nRUN x\nFROM scratch", "FROM a AS first\nARG SOURCE_DATE_EPOCH\nRUN x\nFROM scratch");
+        let target = text.contains("first").then(|| "first".to_string());
+        let graph = graph(&text, Facts { target, ..facts }).unwrap();
+        assert_eq!(graph.epoch, epoch, "{text}");
+        let env = &runs(&graph)[0].env;
+        assert_eq!(env.iter().find(|(n, _)| n == "SOURCE_DATE_EPOCH").map(|(_, v)| v.as_str()), arg, "{text}");
+    }
+    let file = crate::dockerfile::parse(&Source::new("Dockerfile", "FROM scratch AS s\nADD https://h/x.git#v1 /\n")).unwrap();
+    let Ok(Lowered::NeedsEpoch(EpochSource::Remote(CopySource::Git(address, _), None))) =
+        lower(&file, &args(&[("SOURCE_DATE_EPOCH", "S")]))
+    else {
+        panic!("a stage that adds a repository has its time");
+    };
+    assert_eq!(Some(*address), GitAddress::parse("https://h/x.git#v1").unwrap());
+}
+
+#[test]
+fn credentials_are_in_no_title_and_no_history() {
+    let text = "FROM a\nADD https://me:pw@h/f https://tok@h/r.git#main /d/\n";
+    let graph = graph(text, facts()).unwrap();
+    let stage = &graph.stages[graph.target];
+    assert_eq!(stage.history[0].created_by, "ADD https://xxxxx:xxxxx@h/f https://xxxxx@h/r.git#main /d/ # buildkit");
+    assert!(graph.nodes.iter().all(|n| !n.title.contains("pw@") && !n.title.contains("tok@")), "{:?}", graph.nodes);
 }

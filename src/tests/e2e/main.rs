@@ -14,9 +14,12 @@ mod metamorphic;
 mod platforms;
 mod random;
 mod registry;
+mod remote;
 mod run;
 mod sandbox_battery;
 mod sharing;
+#[path = "../../registry/testserver.rs"]
+mod testserver;
 mod users;
 
 use std::ffi::OsStr;
