@@ -129,8 +129,10 @@ impl Lowering<'_> {
         let config = &self.file.directives.check;
         for (check, span, message, hint) in found.into_iter().filter(|f| f.0.is_wanted(config, &[])) {
             let hint = format!("{hint}; `# check=skip={}` silences this", check.name());
+            // A flag has no place in the file.
+            let source = (span != Span::default()).then(|| self.file.source.clone());
             let error = Diagnostic::error(&self.file.source, span, message).hint(hint);
-            self.warnings.push(Diagnostic { severity: Severity::Warning, ..error });
+            self.warnings.push(Diagnostic { severity: Severity::Warning, source, ..error });
         }
     }
 }

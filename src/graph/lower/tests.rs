@@ -278,7 +278,7 @@ fn what_is_given_and_has_no_effect_is_said() {
         (
             "FROM x\nARG VERSION\n",
             args(&[("VERSON", "1")]),
-            "Dockerfile:1:1: build argument `VERSON` is not used (no ARG declares it (did you mean `VERSION`?); `# check=skip=UnusedBuildArg` silences this)",
+            "build argument `VERSON` is not used (no ARG declares it (did you mean `VERSION`?); `# check=skip=UnusedBuildArg` silences this)",
         ),
         ("FROM x\nCOPY --from=assets . .\n", contexts(&["assets"]), ""),
         ("FROM x\nRUN --mount=from=assets,target=/a true\n", contexts(&["assets"]), ""),
@@ -287,7 +287,7 @@ fn what_is_given_and_has_no_effect_is_said() {
         (
             "FROM x\nCOPY --from=assets . .\n",
             contexts(&["asets"]),
-            "Dockerfile:1:1: build context `asets` is not used (no FROM, COPY --from or mount names it (did you mean `assets`?); `# check=skip=UnusedBuildContext` silences this)",
+            "build context `asets` is not used (no FROM, COPY --from or mount names it (did you mean `assets`?); `# check=skip=UnusedBuildContext` silences this)",
         ),
     ] {
         assert_eq!(said(text, facts).join("\n"), want, "{text}");

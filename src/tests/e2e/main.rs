@@ -11,6 +11,7 @@ mod faults;
 mod hostile;
 mod judges;
 mod metamorphic;
+mod mounts;
 mod platforms;
 mod random;
 mod registry;
