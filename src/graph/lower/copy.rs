@@ -132,7 +132,8 @@ impl Lowering<'_> {
     fn inline(&mut self, work: &Work<'_>, instruction: &Instruction, heredoc: &Heredoc) -> Result<(String, Vec<u8>), Diagnostic> {
         let mut body = if heredoc.chomp { without_tabs(&heredoc.body) } else { heredoc.body.clone() };
         if heredoc.expand {
-            let expanded = Expander::heredoc_body().word(&body, &work.done.scope).map_err(|e| self.expand_error(heredoc.body_span, &e))?;
+            let expanded =
+                Expander::heredoc_body().word(&body, &work.done.scope).map_err(|e| self.expand_error(line_of(heredoc, e.line), &e))?;
             self.note_unmatched(work, instruction, &expanded.unmatched);
             body = expanded.text;
         }
@@ -188,6 +189,14 @@ impl Lowering<'_> {
     pub(super) fn stage_label(&self, index: usize) -> String {
         self.file.stages[index].name.clone().unwrap_or_else(|| format!("stage-{index}"))
     }
+}
+
+/// Returns where a line of a heredoc's body stands.
+fn line_of(heredoc: &Heredoc, line: usize) -> Span {
+    let start = heredoc.body_span.start as usize;
+    let before: usize = heredoc.body.split_inclusive('\n').take(line).map(str::len).sum();
+    let length = heredoc.body[before..].lines().next().map_or(0, str::len);
+    Span::new(start + before, start + before + length)
 }
 
 /// Returns BuildKit's history text: `--exclude`, `--link` and `--from` are not in it.

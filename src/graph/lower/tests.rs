@@ -346,3 +346,21 @@ fn credentials_are_in_no_title_and_no_history() {
     assert_eq!(stage.history[0].created_by, "ADD https://xxxxx:xxxxx@h/f https://xxxxx@h/r.git#main /d/ # buildkit");
     assert!(graph.nodes.iter().all(|n| !n.title.contains("pw@") && !n.title.contains("tok@")), "{:?}", graph.nodes);
 }
+
+#[test]
+fn an_error_in_a_heredoc_stands_in_its_line() {
+    for (text, want) in [
+        ("FROM a\nCOPY <<A /x\nok $X\nbad ${X:?must}\nA\n", "Dockerfile:4:1: failed to process `bad ${X:?must}`: X: must"),
+        ("FROM a\nCOPY <<-A /x\n\tok\n\t${X\nA\n", "Dockerfile:4:1: failed to process `${X`"),
+    ] {
+        let error = graph(text, facts()).unwrap_err();
+        assert!(error.to_string().starts_with(want) && error.hint.is_some(), "{error}");
+    }
+}
+
+#[test]
+fn an_error_of_a_trigger_shows_it() {
+    let error = graph("FROM a AS b\nONBUILD RUN --mount=type=no x\nFROM b\n", facts()).unwrap_err();
+    assert_eq!(error.to_string(), "Dockerfile:3:1: unsupported mount type `no`");
+    assert_eq!(error.label.as_deref(), Some("its trigger `RUN --mount=type=no x`"));
+}
