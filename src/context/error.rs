@@ -20,7 +20,7 @@ pub enum ContextError {
         /// The rule that hides it: the ignore file's name and line.
         ignored_by: Option<IgnoredBy>,
         /// What is there and has nearly this name.
-        near: Option<String>,
+        near: Option<Box<str>>,
     },
     /// A source is a link to something that isn't there.
     #[error("`{path}` is a link to `/{target}`, not found in {tree}")]

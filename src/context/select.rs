@@ -231,7 +231,7 @@ impl Finder<'_> {
     }
 
     /// Returns what stands where `path` should and has nearly its name.
-    fn near(&self, path: &[u8]) -> Option<String> {
+    fn near(&self, path: &[u8]) -> Option<Box<str>> {
         let (parent, name) = match path.iter().rposition(|b| *b == b'/') {
             Some(at) => (&path[..at], &path[at + 1..]),
             None => (&path[..0], path),
@@ -241,7 +241,7 @@ impl Finder<'_> {
         let seen = |name: &&str| !self.is_hidden_file(&resolve::join([parent, name.as_bytes()].into_iter().filter(|p| !p.is_empty())));
         let limit = if name.len() < SHORT_NAME { 2 } else { 3 };
         let near = suggest::nearest_within(std::str::from_utf8(name).ok()?, names.iter().map(String::as_str).filter(seen), limit)?;
-        Some(resolve::join([parent, near.as_bytes()].into_iter().filter(|p| !p.is_empty())).escape_ascii().to_string())
+        Some(resolve::join([parent, near.as_bytes()].into_iter().filter(|p| !p.is_empty())).escape_ascii().to_string().into_boxed_str())
     }
 }
 

@@ -376,7 +376,7 @@ fn compare(set: &str) -> Option<Vec<Score>> {
         let other: BTreeSet<String> = row["lint"].as_array().into_iter().flatten().filter_map(|l| l.as_str().map(str::to_string)).collect();
         scores[5].note(file, *mine == other, || {
             let left: Vec<_> = mine.difference(&other).collect();
-            let right: Vec<_> = other.difference(&mine).collect();
+            let right: Vec<_> = other.difference(mine).collect();
             format!("only ours {left:?}; only theirs {right:?}")
         });
     }

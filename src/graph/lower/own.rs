@@ -20,20 +20,20 @@ const AUTOMATIC: [&str; 2] = ["BUILDKIT_", "TARGET"];
 /// The automatic ones that tell where the build runs.
 const BUILD_NAMES: [&str; 5] = ["BUILDPLATFORM", "BUILDOS", "BUILDOSVERSION", "BUILDARCH", "BUILDVARIANT"];
 
-/// A check's name, for `# check=skip=`.
+/// What has no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Own {
-    UnusedBuildArg,
-    UnusedGlobalArg,
-    UnusedBuildContext,
+    BuildArg,
+    GlobalArg,
+    BuildContext,
 }
 
 impl Own {
     const fn name(self) -> &'static str {
         match self {
-            Self::UnusedBuildArg => "UnusedBuildArg",
-            Self::UnusedGlobalArg => "UnusedGlobalArg",
-            Self::UnusedBuildContext => "UnusedBuildContext",
+            Self::BuildArg => "UnusedBuildArg",
+            Self::GlobalArg => "UnusedGlobalArg",
+            Self::BuildContext => "UnusedBuildContext",
         }
     }
 
@@ -59,7 +59,7 @@ impl Lowering<'_> {
         let found = unused.map(|name| {
             let near = suggest::nearest(name, names.iter().copied());
             let hint = near.map_or_else(|| "no ARG declares it".into(), |near| format!("no ARG declares it (did you mean `{near}`?)"));
-            (Own::UnusedBuildArg, Span::default(), format!("build argument `{name}` is not used"), hint)
+            (Own::BuildArg, Span::default(), format!("build argument `{name}` is not used"), hint)
         });
         let found: Vec<_> = found.collect();
         self.say(found);
@@ -83,11 +83,11 @@ impl Lowering<'_> {
             let Kind::Arg(list) = &instruction.kind else { continue };
             for name in list.iter().map(|d| &d.name) {
                 let used = taken.contains(name.value.as_str()) || is_known(&name.value) || texts.iter().any(|t| refers_to(t, &name.value));
-                if used || !Own::UnusedGlobalArg.is_wanted(&file.directives.check, &instruction.skip_checks) {
+                if used || !Own::GlobalArg.is_wanted(&file.directives.check, &instruction.skip_checks) {
                     continue;
                 }
                 let meant = instructions().find(|i| refers_to(&i.text, &name.value));
-                found.push((Own::UnusedGlobalArg, name.span, format!("ARG `{}` is not used", name.value), self.advice(&name.value, meant)));
+                found.push((Own::GlobalArg, name.span, format!("ARG `{}` is not used", name.value), self.advice(&name.value, meant)));
             }
         }
         self.say(found);
@@ -119,7 +119,7 @@ impl Lowering<'_> {
                 Some(near) => format!("no FROM, COPY --from or mount names it (did you mean `{near}`?)"),
                 None => "no FROM, COPY --from or mount names it".into(),
             };
-            (Own::UnusedBuildContext, Span::default(), format!("build context `{name}` is not used"), hint)
+            (Own::BuildContext, Span::default(), format!("build context `{name}` is not used"), hint)
         });
         let found: Vec<_> = found.collect();
         self.say(found);

@@ -86,7 +86,8 @@ fn cache_mounts_are_filled_once_and_shared_as_asked() {
     let kept: Vec<_> = others.iter().map(|other| store.open_cache_mount(other, MountSharing::Shared, fill).unwrap()).collect();
     let mut listed: Vec<_> = store.cache_mounts().unwrap().into_iter().map(|r| (r.id, r.directories, r.in_use)).collect();
     let mut want: Vec<_> = others.iter().map(|other| (other.clone(), 1, true)).chain([(id.clone(), 2, false)]).collect();
-    (listed.sort(), want.sort());
+    listed.sort();
+    want.sort();
     assert_eq!(listed, want);
     drop(kept);
     assert!(store.remove_cache_mount(&id).unwrap());
