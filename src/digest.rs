@@ -7,14 +7,19 @@
 //! | [`ContentDigest`] | a tree or a change set: names, modes, owners, bytes; no times, no tar framing | BLAKE3 |
 //! | [`CacheKey`] | all that decides a step's result | BLAKE3 |
 //! | [`LayerId`] | which layer, by the identity at hand | one of the above |
+//! | [`Checksum`] | a download, as its author published it | SHA-256, SHA-384, SHA-512 |
 //!
 //! A digest that comes from outside is parsed here once; its text then is safe as a file name.
+
+mod checksum;
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
+
+pub use checksum::{Checksum, ChecksumHasher};
 
 /// A text that is no digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,8 +29,8 @@ pub struct DigestError {
     expected: &'static str,
 }
 
-fn to_hex(bytes: &[u8; 32]) -> String {
-    let mut out = String::with_capacity(64);
+fn to_hex(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() * 2);
     for b in bytes {
         for n in [b >> 4, b & 15] {
             out.push(char::from_digit(u32::from(n), 16).expect("a nibble is a hex digit"));
@@ -34,13 +39,13 @@ fn to_hex(bytes: &[u8; 32]) -> String {
     out
 }
 
-fn from_hex(text: &str) -> Option<[u8; 32]> {
+fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let text = text.as_bytes();
-    if text.len() != 64 || text.iter().any(|c| !matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
+    if text.len() != 2 * N || text.iter().any(|c| !matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
         return None;
     }
     let nibble = |c: u8| if c <= b'9' { c - b'0' } else { c - b'a' + 10 };
-    let mut out = [0; 32];
+    let mut out = [0; N];
     for (o, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
         *o = nibble(pair[0]) << 4 | nibble(pair[1]);
     }

@@ -8,15 +8,16 @@
 //!         ├─ engine (build)      ├─ runner (run)                   use cases
 //!         │
 //!         ├─ dockerfile  graph  cache  context                     what to build, and why   (mostly pure)
-//!         ├─ sandbox  snapshot  layer  image  store  registry      how it is done and kept
+//!         ├─ sandbox  snapshot  layer  image  store  registry  remote   how it is done and kept
 //!         │
-//!         └─ digest  path  fsio  sys                               primitives
+//!         └─ address  digest  path  fsio  sys                      primitives
 //! ```
 
 /// Where Plywood differs from BuildKit on purpose.
 #[doc = include_str!("differences.md")]
 pub mod differences {}
 
+pub mod address;
 pub mod cache;
 pub mod cli;
 pub mod context;
@@ -29,6 +30,7 @@ pub mod image;
 pub mod layer;
 pub mod path;
 pub mod registry;
+pub mod remote;
 pub mod runner;
 pub mod sandbox;
 pub mod snapshot;

@@ -207,8 +207,6 @@ pub struct MatchInputs {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddInputs {
-    /// `--checksum`.
-    pub checksum: Option<String>,
     /// `--keep-git-dir`.
     pub keep_git_dir: bool,
     /// `--unpack`, when given.
@@ -330,8 +328,8 @@ impl CopyInputs {
         e.field("chown").option(chown.as_ref(), text).field("chmod").option(chmod.as_ref(), text);
         e.field("link").flag(*link).field("parents").flag(*parents);
         texts(e.field("exclude"), exclude);
-        e.field("add").option(add.as_ref(), |e, AddInputs { checksum, keep_git_dir, unpack }| {
-            e.option(checksum.as_ref(), text).flag(*keep_git_dir).option(unpack.as_ref(), |e, on| {
+        e.field("add").option(add.as_ref(), |e, AddInputs { keep_git_dir, unpack }| {
+            e.flag(*keep_git_dir).option(unpack.as_ref(), |e, on| {
                 e.flag(*on);
             });
         });

@@ -216,7 +216,6 @@ impl Found<'_> {
         let CopyInputs { sources, dest, chown, chmod, link, parents, exclude, add } = new;
         match (add, &old.add) {
             (Some(new), Some(old)) => {
-                self.option("--checksum", old.checksum.as_deref(), new.checksum.as_deref());
                 self.flag("--keep-git-dir", old.keep_git_dir, new.keep_git_dir);
                 let word = |on: Option<bool>| on.map(|on| if on { "true" } else { "false" });
                 self.option("--unpack", word(old.unpack), word(new.unpack));

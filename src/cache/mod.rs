@@ -26,8 +26,10 @@
 //! | COPY, ADD: files | by content | names, types, modes, owners, bytes, link targets, xattrs; no times |
 //! | COPY, ADD: a source's name | base name | where it lay before is not in the result (with `--parents` it is: then all) |
 //! | COPY, ADD: destination, `--chown`, `--chmod`, `--link`, `--parents`, `--exclude` | yes | part of the result |
-//! | ADD: `--checksum`, `--keep-git-dir`, `--unpack` | yes | part of the result, or of whether there is one |
-//! | ADD: URL | no, its content | as files; the base name counts |
+//! | ADD: `--keep-git-dir`, `--unpack` | yes | part of the result |
+//! | ADD: `--checksum` | no | what it proves is in the key by content: adding one to a build that is cached runs nothing |
+//! | ADD: URL | no, its content (SHA-256) | as files; the base name counts |
+//! | ADD: repository | no, its commit | with subdirectory, submodules or not; with `.git` also address and ref |
 //! | ADD: a remote file's date | no | times are out everywhere |
 //! | WORKDIR: path, user | yes | what is made, and whose |
 //! | other files of the context, comments, CMD, LABEL, EXPOSE, … | no | no step's file system depends on them |

@@ -40,6 +40,7 @@ fn kind(kind: UsageKind) -> &'static str {
         UsageKind::Blob => "blobs",
         UsageKind::Layer => "layers",
         UsageKind::CacheMount => "cache mounts",
+        UsageKind::Repository => "git repositories",
         UsageKind::Container => "containers",
         UsageKind::Staging => "unfinished work",
         UsageKind::Index => "index",

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use serde::{Deserialize, Serialize};
 
+use crate::address;
 use crate::cache::files::{FileEntry, FileList, Name};
 use crate::cache::index::Index as _;
 use crate::cache::key::{
@@ -71,8 +72,7 @@ impl Build<'_> {
             Op::Copy(op) => {
                 let Some((sources, found)) = self.copy_sources(id, op, effort, &mut names)? else { return Ok(None) };
                 selection = found;
-                let add =
-                    op.add.as_ref().map(|a| AddInputs { checksum: a.checksum.clone(), keep_git_dir: a.keep_git_dir, unpack: a.unpack });
+                let add = op.add.as_ref().map(|a| AddInputs { keep_git_dir: a.keep_git_dir, unpack: a.unpack });
                 let copy = CopyInputs {
                     sources,
                     dest: op.dest.clone(),
@@ -268,21 +268,30 @@ impl Build<'_> {
         };
         let mut sources = Vec::new();
         for (index, source) in op.sources.iter().enumerate() {
-            let (kind, written, matches) = match source {
+            let (kind, pattern, matches) = match source {
                 CopySource::Path(path, _) => {
                     let matches = found.matches.iter().find(|(i, _)| *i == index).map(|(_, m)| m.clone());
-                    (SourceKind::Path, path.as_str(), matches.unwrap_or_default())
+                    let pattern = if op.parents { path.clone() } else { base_name(path).to_string() };
+                    (SourceKind::Path, pattern, matches.unwrap_or_default())
                 }
                 CopySource::Inline(name, body) => {
                     let content = ContentDigest::from_bytes(*blake3::hash(body).as_bytes());
-                    (SourceKind::Inline, name.as_str(), vec![MatchInputs { name: Name(name.as_bytes().to_vec()), content }])
+                    (SourceKind::Inline, base_name(name).to_string(), vec![MatchInputs { name: Name(name.as_bytes().to_vec()), content }])
                 }
-                CopySource::Http(url, _) | CopySource::Git(url, _) => {
-                    return Err(self.at(id, format!("ADD of `{url}`: remote sources are not built yet")).hint("fetch it in a RUN step"));
+                CopySource::Http(url, span) => {
+                    let checksum = op.add.as_ref().and_then(|a| a.checksum.as_ref());
+                    let content = self.inputs.remotes.url_content(url, checksum, effort == Effort::Full);
+                    let Some(content) = content.map_err(|e| self.placed(*span, e))? else { return Ok(None) };
+                    let name = address::file_name(url);
+                    (SourceKind::Http, name.clone(), vec![MatchInputs { name: Name(name.into_bytes()), content }])
+                }
+                CopySource::Git(address, span) => {
+                    let content = self.inputs.remotes.git_content(address, effort == Effort::Full);
+                    let Some(content) = content.map_err(|e| self.placed(*span, e))? else { return Ok(None) };
+                    (SourceKind::Git, String::new(), vec![MatchInputs { name: Name(Vec::new()), content }])
                 }
             };
-            names.push(written.to_string());
-            let pattern = if op.parents { written.to_string() } else { base_name(written).to_string() };
+            names.push(address::redact(source.text()));
             sources.push(SourceInputs { kind, pattern, matches });
         }
         Ok(Some((sources, selection)))

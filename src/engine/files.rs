@@ -1,14 +1,20 @@
 //! COPY, ADD and WORKDIR: the caller's side of [`super::copy`].
 
+use crate::address::{self, CheckoutTime};
+use crate::context::{Context, ContextError, Hashing};
 use crate::dockerfile::source::Diagnostic;
 use crate::graph::{CopyOp, CopySource, MkdirOp, NodeId};
 use crate::path::{Root, Time};
+use crate::remote::CheckedOut;
 use crate::snapshot::Prepared;
 
-use super::copy::{self, CopyContext, CopyError};
+use super::copy::{self, CopyContext, CopyError, Fetched, RemoteFile};
 use super::decide::Decision;
 use super::error::{BuildError, chain};
 use super::session::Build;
+
+/// BuildKit's mode of what ADD downloads.
+const DOWNLOAD_MODE: u32 = 0o600;
 
 impl Build<'_> {
     /// Writes a COPY's files into a prepared root.
@@ -37,7 +43,38 @@ impl Build<'_> {
             now: self.time_of_new_files(),
             cancel: &self.engine.cancel,
         };
-        copy::execute(op, files, &mut [], &root, &context).map_err(|e| self.copy_error(id, op, &e))
+        let mut checkouts = Vec::new();
+        let mut fetched = self.fetch(op, &mut checkouts)?;
+        copy::execute(op, files, &mut fetched, &root, &context).map_err(|e| self.copy_error(id, op, &e))
+    }
+
+    /// Fetches a step's remote sources; checkouts live as long as `checkouts`.
+    fn fetch(&self, op: &CopyOp, checkouts: &mut Vec<CheckedOut>) -> Result<Vec<(usize, Fetched)>, BuildError> {
+        let mut out = Vec::new();
+        for (index, source) in op.sources.iter().enumerate() {
+            match source {
+                CopySource::Path(..) | CopySource::Inline(..) => {}
+                CopySource::Http(url, span) => {
+                    let checksum = op.add.as_ref().and_then(|a| a.checksum.as_ref());
+                    let found = self.inputs.remotes.fetch_url(url, checksum).map_err(|e| self.placed(*span, e))?;
+                    // BuildKit's date for what has none.
+                    let mtime = Some(Time { secs: found.modified_secs.unwrap_or(0), nanos: 0 });
+                    let file = RemoteFile { name: address::file_name(url), file: found.file, mtime, mode: DOWNLOAD_MODE };
+                    out.push((index, Fetched::File(file)));
+                }
+                CopySource::Git(address, span) => {
+                    let checkout = self.inputs.remotes.checkout(address, CheckoutTime::Checkout).map_err(|e| self.placed(*span, e))?;
+                    let name = format!("`{}`", address.shown());
+                    let failed = |e: ContextError| self.placed(*span, BuildError::caused("opening a checkout", &e));
+                    let tree = Context::open_directory(&checkout.directory, name).map_err(failed)?.tree();
+                    let hashing = Hashing { cache: None, now: self.inputs.now };
+                    let selection = copy::select_all(op, index, &tree, hashing).map_err(|e| failed(e.cause))?;
+                    checkouts.push(checkout);
+                    out.push((index, Fetched::Tree { tree, selection }));
+                }
+            }
+        }
+        Ok(out)
     }
 
     /// Makes a WORKDIR.
@@ -54,10 +91,7 @@ impl Build<'_> {
     }
 
     fn copy_error(&self, id: NodeId, op: &CopyOp, error: &CopyError) -> BuildError {
-        let span = match error.index.and_then(|i| op.sources.get(i)) {
-            Some(CopySource::Path(_, span) | CopySource::Http(_, span) | CopySource::Git(_, span)) => *span,
-            _ => self.graph.nodes[id.0].span,
-        };
+        let span = error.index.and_then(|i| op.sources.get(i)?.span()).unwrap_or(self.graph.nodes[id.0].span);
         BuildError::from(Diagnostic::error(&self.graph.source, span, chain(&error.cause))).advised(&error.cause)
     }
 }

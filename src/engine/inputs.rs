@@ -4,27 +4,34 @@
 //! says which configurations it needs, and may need more once it knows the triggers of the first. Nothing is unpacked
 //! here.
 
+mod urls;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Seek as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::address;
 use crate::context::{Context, ContextError, DockerfileText, SourceTree, StatCache};
 use crate::dockerfile;
 use crate::dockerfile::instruction::File;
 use crate::dockerfile::source::{Diagnostic, Source};
+use crate::dockerfile::suggest;
 use crate::graph::lower::lower;
 use crate::graph::outline::Targets;
-use crate::graph::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, NamedContext, NodeId, Op, StageChoice};
+use crate::graph::uses::context_paths;
+use crate::graph::{BuildGraph, Facts, FileTree, ImageRequest, ImageSource, Lowered, NamedContext, NodeId, Op, StageChoice};
 use crate::image::platform::Platform;
+use crate::image::reference::Reference;
 use crate::layer;
-use crate::store::Staging;
 
 use super::Engine;
 use super::error::{BuildError, chain};
+use super::remotes::Remotes;
 use super::request::{BuildRequest, ContextSource, DockerfileSource, Purpose};
 use super::sources::{FilesSource, ResolvedImage, Sources, parse_build_context};
+use urls::{Dated, Kept};
 
 /// Rounds of resolving before triggers that need ever more images count as endless.
 const MAX_ROUNDS: usize = 50;
@@ -46,6 +53,10 @@ pub(super) struct Inputs<'a> {
     pub stages: Option<Targets>,
     contexts: BTreeMap<Option<String>, Opened>,
     images: BTreeMap<ImageRequest, ResolvedImage>,
+    /// Named contexts that are fetched when a step reads them.
+    named_urls: BTreeMap<String, String>,
+    /// The way to URLs and repositories.
+    pub remotes: Remotes<'a>,
     engine: &'a Engine<'a>,
 }
 
@@ -61,18 +72,21 @@ struct Opened {
     context: Context,
     id: String,
     stat_cache: StatCache,
-    _staging: Option<Staging>,
+    /// Of a context that lies in the store for the moment.
+    kept: Option<Kept>,
 }
 
 impl<'a> Inputs<'a> {
     /// Opens the contexts, reads the Dockerfile, resolves the bases and lowers a graph for each platform.
-    pub fn gather(engine: &'a Engine<'a>, request: &BuildRequest, stdin: &mut dyn Read) -> Result<(Self, Vec<Target>), BuildError> {
+    pub fn gather(engine: &'a Engine<'a>, request: &'a BuildRequest, stdin: &mut dyn Read) -> Result<(Self, Vec<Target>), BuildError> {
         let mut inputs = Self {
             now: (engine.clock)(),
             dockerfile_id: String::new(),
             stages: None,
             contexts: BTreeMap::new(),
             images: BTreeMap::new(),
+            named_urls: BTreeMap::new(),
+            remotes: Remotes::new(engine, request),
             engine,
         };
         let text = inputs.open_main(request, stdin)?;
@@ -88,7 +102,7 @@ impl<'a> Inputs<'a> {
         }
         let place = match &request.context {
             ContextSource::Directory(dir) => dir.canonicalize().unwrap_or_else(|_| dir.clone()).display().to_string(),
-            other => format!("{other:?}"),
+            other => address::redact(&format!("{other:?}")),
         };
         inputs.dockerfile_id = format!("{place}\n{}", text.name);
         let host = Platform::host();
@@ -106,12 +120,18 @@ impl<'a> Inputs<'a> {
             allow: request.allow.clone(),
             add_hosts: request.add_hosts.clone(),
             no_context: !inputs.contexts.contains_key(&None),
+            epoch: None,
             ignore,
         };
         let mut targets = Vec::with_capacity(platforms.len());
         for platform in platforms {
             let facts = Facts { target_platform: platform.clone(), ..facts.clone() };
             targets.push(Target { platform, graph: inputs.lower(&file, facts, &source, request)? });
+        }
+        // The checks look at no files.
+        if request.purpose == Purpose::Build {
+            let used: Vec<_> = targets.iter().flat_map(|t| context_paths(&t.graph).into_keys().flatten()).collect();
+            inputs.open_named_urls(used.iter().map(String::as_str), request)?;
         }
         Ok((inputs, targets))
     }
@@ -124,15 +144,15 @@ impl<'a> Inputs<'a> {
                 let text = match &request.dockerfile {
                     DockerfileSource::Default => context.default_dockerfile(),
                     DockerfileSource::Path(path) => context.dockerfile_on_host(path),
-                    DockerfileSource::Stdin => Ok(DockerfileText::from_stdin(read_dockerfile(stdin)?)),
+                    DockerfileSource::Stdin => Ok(DockerfileText::from_stdin(read_dockerfile(stdin, "standard input")?)),
+                    DockerfileSource::Url(url) => Ok(self.dockerfile_at_url(url)?),
                 };
                 let text = text.map_err(failed)?;
                 self.keep(None, context, None)?;
                 Ok(text)
             }
             ContextSource::Stdin => self.open_stdin(request, stdin),
-            ContextSource::Url(url) => Err(BuildError::plain(format!("context `{url}`: contexts from a URL are not built yet"))
-                .hint("clone or download it, and give the directory")),
+            ContextSource::Url(url) => self.open_main_url(request, url, stdin),
         }
     }
 
@@ -142,22 +162,24 @@ impl<'a> Inputs<'a> {
         let staging = self.engine.store.stage()?;
         let path = staging.path().join("stdin");
         let mut file = std::fs::File::options().read(true).write(true).create_new(true).open(&path).map_err(io)?;
-        std::io::copy(stdin, &mut file).map_err(io)?;
+        std::io::copy(&mut self.engine.cancel.reading(stdin), &mut file).map_err(io)?;
         file.flush().map_err(io)?;
         file.rewind().map_err(io)?;
         if !is_archive(&mut file).map_err(io)? {
-            return Ok(DockerfileText::from_stdin(read_dockerfile(&mut file)?));
+            return Ok(DockerfileText::from_stdin(read_dockerfile(&mut file, "standard input")?));
         }
+        let archive = file.try_clone().map_err(io)?;
         let failed = |e: ContextError| context_error("", &e);
         let dir = staging.path().join("context");
         std::fs::create_dir(&dir).map_err(io)?;
-        let context = Context::from_tar(file, &dir, "the build context").map_err(failed)?;
+        let context = Context::from_tar(self.engine.cancel.reading(file), &dir, "the build context").map_err(failed)?;
         let text = match &request.dockerfile {
             DockerfileSource::Path(path) => context.dockerfile(&path.to_string_lossy()),
+            DockerfileSource::Url(url) => Ok(self.dockerfile_at_url(url)?),
             _ => context.default_dockerfile(),
         };
         let text = text.map_err(failed)?;
-        self.keep(None, context, Some(staging))?;
+        self.keep(None, context, Some(Kept { staging: Box::new(staging), dated: Dated::Archive(archive) }))?;
         Ok(text)
     }
 
@@ -175,8 +197,9 @@ impl<'a> Inputs<'a> {
                     self.keep(Some(name.clone()), context.with_ignore(rules), None)?;
                 }
                 Some(FilesSource::Url(url)) => {
-                    let error = BuildError::plain(format!("--build-context {name}: `{url}`: contexts from a URL are not built yet"));
-                    return Err(error.hint("clone or download it, and give the directory"));
+                    // A mistake in the address is told at once, whoever reads it.
+                    address::GitAddress::parse(&url).map_err(|e| BuildError::plain(format!("--build-context {name}: {e}")))?;
+                    self.named_urls.insert(name.clone(), url);
                 }
             }
             named.insert(name.clone(), parsed.named);
@@ -192,11 +215,11 @@ impl<'a> Inputs<'a> {
         Ok(Some(shared))
     }
 
-    fn keep(&mut self, name: Option<String>, context: Context, staging: Option<Staging>) -> Result<(), BuildError> {
+    fn keep(&mut self, name: Option<String>, context: Context, kept: Option<Kept>) -> Result<(), BuildError> {
         let id = context.id().map_err(|e| context_error("", &e))?;
         let saved = self.engine.store.load_blob_row(STAT_CACHE, &id)?;
         let stat_cache = StatCache::open(saved, self.now);
-        self.contexts.insert(name, Opened { context, id, stat_cache, _staging: staging });
+        self.contexts.insert(name, Opened { context, id, stat_cache, kept });
         Ok(())
     }
 
@@ -204,11 +227,15 @@ impl<'a> Inputs<'a> {
         for _ in 0..MAX_ROUNDS {
             match lower(file, &facts)? {
                 Lowered::Graph(graph) => return Ok(graph),
+                Lowered::NeedsEpoch(of) => facts.epoch = Some(self.find_epoch(&of, request)?),
                 Lowered::Needs(needs) => {
                     for (wanted, span) in needs {
                         if !self.images.contains_key(&wanted) {
                             let resolved = self.resolve(&wanted, request);
-                            self.images.insert(wanted.clone(), resolved.map_err(|e| Diagnostic::error(source, span, chain(&e)))?);
+                            self.images.insert(
+                                wanted.clone(),
+                                resolved.map_err(|e| Diagnostic::error(source, span, chain(&e)).hint(image_hint(&wanted, file, &facts)))?,
+                            );
                         }
                         facts.images.insert(wanted.clone(), self.images[&wanted].config.clone());
                     }
@@ -250,13 +277,26 @@ impl<'a> Inputs<'a> {
 
     /// Keeps what was learnt of the contexts' files.
     pub fn save_stat_caches(&self) -> Result<(), BuildError> {
-        for opened in self.contexts.values().filter(|o| o._staging.is_none()) {
+        for opened in self.contexts.values().filter(|o| o.kept.is_none()) {
             if let Some(bytes) = opened.stat_cache.to_bytes() {
                 self.engine.store.save_blob_row(STAT_CACHE, &opened.id, &bytes)?;
             }
         }
         Ok(())
     }
+}
+
+/// Says what may be meant by an image that can't be had: BuildKit's candidates.
+fn image_hint(wanted: &ImageRequest, file: &File, facts: &Facts) -> String {
+    const COMMON: [&str; 7] = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
+    let other = "`ply load` and `ply import` bring images in; --build-context NAME=... says what a name stands for".to_owned();
+    let ImageSource::Reference(reference) = &wanted.source else { return other };
+    let Ok(reference) = Reference::parse(reference) else { return other };
+    let familiar = reference.familiar();
+    let name = familiar.strip_suffix(":latest").unwrap_or(&familiar);
+    let stages = file.stages.iter().filter_map(|s| s.name.as_deref());
+    let near = suggest::nearest(name, stages.chain(facts.named_contexts.keys().map(String::as_str)).chain(COMMON));
+    near.map_or(other, |near| format!("did you mean `{near}`?"))
 }
 
 /// Refuses a file that another frontend must read. `BUILDKIT_SYNTAX` decides over what the file says.
@@ -298,12 +338,12 @@ fn is_archive(file: &mut std::fs::File) -> std::io::Result<bool> {
     Ok(packed || (head.len() as u64 == TAR_BLOCK_BYTES && layer::TarReader::new(head.as_slice()).next_entry().is_ok()))
 }
 
-fn read_dockerfile(from: &mut dyn Read) -> Result<Vec<u8>, BuildError> {
+fn read_dockerfile(from: &mut dyn Read, name: &str) -> Result<Vec<u8>, BuildError> {
     let mut bytes = Vec::new();
     let read = from.take(MAX_STDIN_DOCKERFILE_BYTES + 1).read_to_end(&mut bytes);
-    read.map_err(|e| BuildError::caused("reading the Dockerfile from standard input", &e))?;
+    read.map_err(|e| BuildError::caused(format!("reading the Dockerfile from {name}"), &e))?;
     if bytes.len() as u64 > MAX_STDIN_DOCKERFILE_BYTES {
-        return Err(BuildError::plain("standard input is neither an archive nor a Dockerfile: it is larger than 16 MiB"));
+        return Err(BuildError::plain(format!("{name} is neither an archive nor a Dockerfile: it is larger than 16 MiB")));
     }
     Ok(bytes)
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | step of the journey |
 //! |---|---|
-//! | `inputs`, `sources` | contexts, Dockerfile, base images → facts → graph |
+//! | `inputs`, `sources`, `remotes` | contexts, Dockerfile, base images, URLs → facts → graph |
 //! | `decide`, `places` | node → key inputs → record or reason |
 //! | `execute`, `schedule` | each node's turn, side by side |
 //! | `run`, `mounts`, `files`, `copy`, `trees` | what the turns do |
@@ -36,6 +36,7 @@ mod inputs;
 mod log;
 mod mounts;
 mod places;
+mod remotes;
 mod result;
 mod run;
 mod schedule;

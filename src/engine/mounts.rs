@@ -201,7 +201,7 @@ impl Build<'_> {
     }
 }
 
-fn read_secret(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_secret(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut value = Vec::new();
     File::open(path)?.take(MAX_SECRET_BYTES + 1).read_to_end(&mut value)?;

@@ -5,10 +5,11 @@
 //! equal texts are the same place, and only what lies between two of these is paired by order or likeness. What is
 //! left over is new. Slots are written when the build is over, so that a build never compares with itself.
 
+use crate::address;
 use crate::cache::index::Index as _;
 use crate::cache::key::StepInputs;
 use crate::cache::record::{Slot, SlotId};
-use crate::graph::{CopySource, NodeId, Op};
+use crate::graph::{NodeId, Op};
 
 use super::error::BuildError;
 use super::session::Build;
@@ -98,12 +99,8 @@ fn text_of_op(op: &Op) -> String {
         Op::Base(_) => String::new(),
         Op::Run(op) => op.argv.join(" "),
         Op::Copy(op) => {
-            let name = |s: &CopySource| match s {
-                CopySource::Path(text, _) | CopySource::Http(text, _) | CopySource::Git(text, _) | CopySource::Inline(text, _) => {
-                    text.clone()
-                }
-            };
-            copy_text(op.sources.iter().map(name), &op.dest)
+            // As the slots have them: without credentials.
+            copy_text(op.sources.iter().map(|s| address::redact(s.text())), &op.dest)
         }
         Op::Mkdir(op) => op.path.clone(),
     }

@@ -58,6 +58,8 @@ pub struct BuildRequest {
     pub secrets: Vec<Secret>,
     /// `--ssh ID[=PATH]`: id and socket or key paths.
     pub ssh: Vec<(String, Vec<PathBuf>)>,
+    /// The caller's list of ssh hosts, for git.
+    pub known_hosts: Option<PathBuf>,
     /// `--add-host`: name and address.
     pub add_hosts: Vec<(String, String)>,
     /// `--shm-size` in bytes.
@@ -92,6 +94,8 @@ pub enum DockerfileSource {
     Path(PathBuf),
     /// `-f -`.
     Stdin,
+    /// `-f https://…`.
+    Url(String),
 }
 
 /// `-o`.

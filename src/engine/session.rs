@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::cache::miss::Reason;
 use crate::cache::record::{Slot, SlotId};
 use crate::digest::CacheKey;
-use crate::dockerfile::source::Diagnostic;
+use crate::dockerfile::source::{Diagnostic, Span};
 use crate::graph::{BuildGraph, ImageRequest, Node, NodeId, Op, order};
 use crate::image::platform::Platform;
 use crate::snapshot::Driver;
@@ -147,7 +147,22 @@ impl<'a> Build<'a> {
 
     /// Places an error at a node's instruction.
     pub fn at(&self, node: NodeId, message: impl Into<String>) -> BuildError {
-        BuildError::from(Diagnostic::error(&self.graph.source, self.graph.nodes[node.0].span, message))
+        let Node { span, onbuild, .. } = &self.graph.nodes[node.0];
+        let mut error = Diagnostic::error(&self.graph.source, *span, message);
+        error.label = onbuild.as_deref().map(trigger_label);
+        BuildError::from(error)
+    }
+
+    /// Gives an error without a place one; cancelling has none.
+    pub fn placed(&self, span: Span, error: BuildError) -> BuildError {
+        match error {
+            BuildError::Plain { message, hint } => {
+                let mut diagnostic = Diagnostic::error(&self.graph.source, span, message);
+                diagnostic.hint = hint;
+                diagnostic.into()
+            }
+            other => other,
+        }
     }
 
     /// Places an error and its causes at a node's instruction.
@@ -221,6 +236,11 @@ impl<'a> Build<'a> {
         let own = node.platform == *self.platform;
         self.several.then(|| if own { self.platform.to_string() } else { format!("{}->{}", node.platform, self.platform) })
     }
+}
+
+/// Says, under a FROM, which of its triggers an error is about.
+pub(super) fn trigger_label(trigger: &str) -> String {
+    format!("its trigger `{}`", trigger.lines().next().unwrap_or_default())
 }
 
 /// Numbers the needed nodes that are steps, from `next` on.

@@ -2,11 +2,11 @@
 
 use crate::context::{ContextError, SourceTree};
 use crate::dockerfile::source::Diagnostic;
-use crate::graph::{CopyOp, CopySource, NodeId};
+use crate::graph::{CopyOp, NodeId};
 use crate::snapshot::ReadOnlyTree;
 
 use super::error::{BuildError, chain};
-use super::session::Build;
+use super::session::{Build, trigger_label};
 
 /// A tree and what keeps it mounted.
 pub(super) struct Tree {
@@ -44,12 +44,10 @@ impl Build<'_> {
 
     /// Places a context's error at the source that it speaks of.
     pub fn context_error(&self, id: NodeId, source: Option<(&CopyOp, usize)>, error: &ContextError) -> BuildError {
-        let span = match source.and_then(|(op, index)| op.sources.get(index)) {
-            Some(CopySource::Path(_, span) | CopySource::Http(_, span) | CopySource::Git(_, span)) => *span,
-            _ => self.graph.nodes[id.0].span,
-        };
+        let span = source.and_then(|(op, index)| op.sources.get(index)?.span()).unwrap_or(self.graph.nodes[id.0].span);
         let mut diagnostic = Diagnostic::error(&self.graph.source, span, chain(error));
         diagnostic.hint = error.hint();
+        diagnostic.label = self.graph.nodes[id.0].onbuild.as_deref().map(trigger_label);
         diagnostic.into()
     }
 }

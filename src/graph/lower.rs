@@ -12,11 +12,12 @@
 
 mod checks;
 mod copy;
+mod epoch;
 mod globals;
 mod metadata;
 mod outline;
+mod own;
 mod paths;
-mod remote;
 mod run;
 mod scope;
 mod stage;
@@ -28,7 +29,8 @@ mod weight;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::dockerfile::expand::Expander;
 use crate::dockerfile::instruction::{File, Instruction, Kind};
@@ -60,6 +62,8 @@ struct Lowering<'a> {
     /// Names that a global ARG declares, with or without a value.
     global_names: Vec<String>,
     epoch: Option<i64>,
+    /// The same as text, where a build argument gave something else than a number.
+    epoch_text: Option<String>,
     by_name: BTreeMap<String, usize>,
     /// There is one stage, and nothing else that would need a name in titles.
     alone: bool,
@@ -71,6 +75,9 @@ struct Lowering<'a> {
     found: HashSet<(&'static str, Span, String)>,
     /// Names that ARG triggers declare.
     trigger_arguments: Vec<String>,
+    /// The named contexts that something in the file means, and the names that were looked up.
+    used_contexts: RefCell<BTreeSet<String>>,
+    asked_names: RefCell<BTreeSet<String>>,
     /// Where to report what a trigger says: its FROM.
     place: Option<Span>,
     /// What is to be told of arguments and secrets.
@@ -94,6 +101,7 @@ impl<'a> Lowering<'a> {
             globals: Scope::default(),
             global_names: Vec::new(),
             epoch: None,
+            epoch_text: None,
             by_name: BTreeMap::new(),
             alone: false,
             nodes: Vec::new(),
@@ -102,6 +110,8 @@ impl<'a> Lowering<'a> {
             warnings: Vec::new(),
             found: HashSet::new(),
             trigger_arguments: Vec::new(),
+            used_contexts: RefCell::default(),
+            asked_names: RefCell::default(),
             place: None,
             outline: outline::Capture::default(),
             weight: 0,
@@ -111,12 +121,15 @@ impl<'a> Lowering<'a> {
     fn run(mut self) -> Result<Lowered, Diagnostic> {
         self.check_default_bases();
         self.read_globals()?;
-        self.read_epoch()?;
+        if let Some(source) = self.read_epoch()? {
+            return Ok(Lowered::NeedsEpoch(source));
+        }
         let stages = self.read_stages()?;
         let target = self.find_target()?;
         let mut dependencies = self.dependencies(&stages)?;
         if let Some((stage, span)) = stages::cycle(&dependencies) {
-            return Err(self.error(span, format!("circular dependency detected on stage: {}", stages[stage].label)));
+            let error = self.error(span, format!("circular dependency detected on stage: {}", stages[stage].label));
+            return Err(error.hint("a stage can take files only from stages that stand above it, and not from itself"));
         }
         let (triggers, needs) = self.triggers(&stages, &mut dependencies, target)?;
         if !needs.is_empty() {
@@ -188,8 +201,8 @@ impl<'a> Lowering<'a> {
                 self.need(&info.base, info.stage.from.image.span, &mut needs);
                 for text in self.trigger_texts(info, stages) {
                     self.weigh(weight::of_trigger(&text), from)?;
-                    let parsed =
-                        parse_trigger(&text, '\\').map_err(|e| self.error(from, format!("ONBUILD trigger `{text}`: {}", e.message)))?;
+                    let parsed = parse_trigger(&text, '\\')
+                        .map_err(|e| Diagnostic { hint: e.hint, ..self.error(from, format!("ONBUILD trigger `{text}`: {}", e.message)) })?;
                     for (origin, span) in self.origins(&parsed, Some(from))? {
                         if let Origin::Stage(read) = origin {
                             dependencies[index].entry(read).or_insert(span);
@@ -258,7 +271,7 @@ impl<'a> Lowering<'a> {
                 history: finished.history.clone(),
             });
         }
-        self.check_undeclared_arguments();
+        self.check_unused();
         let mut warnings = self.file.warnings.clone();
         warnings.append(&mut self.warnings);
         warnings.sort_by_key(|w| w.span.start);

@@ -14,6 +14,8 @@ mod mounts;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::address::GitAddress;
+use crate::digest::Checksum;
 use crate::dockerfile::ignore::IgnoreRules;
 use crate::dockerfile::source::{Diagnostic, Source, Span};
 use crate::image::config::ImageConfig;
@@ -50,6 +52,9 @@ pub struct Facts {
     pub add_hosts: Vec<(String, String)>,
     /// Whether the main context was given as a Dockerfile on stdin alone: no files to copy from.
     pub no_context: bool,
+    /// What `SOURCE_DATE_EPOCH` leads to where it is no number, once that was found out ([`Lowered::NeedsEpoch`]); inside:
+    /// none, where what it names has no time.
+    pub epoch: Option<Option<i64>>,
     /// The main context's ignore rules, for the build check `CopyIgnoredFile` and hints; they filter nothing here.
     pub ignore: Option<Arc<IgnoreRules>>,
 }
@@ -106,6 +111,19 @@ pub enum Lowered {
     Graph(BuildGraph),
     /// These images' configurations are needed first; the span is where they are named.
     Needs(Vec<(ImageRequest, Span)>),
+    /// The time of this is needed first: [`Facts::epoch`].
+    NeedsEpoch(EpochSource),
+}
+
+/// What `SOURCE_DATE_EPOCH` may name instead of a number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EpochSource {
+    /// `context`: the main context.
+    Context,
+    /// A named context.
+    Named(String),
+    /// A stage that adds this and nothing else.
+    Remote(CopySource, Option<Checksum>),
 }
 
 /// The whole build, as nodes and the stages that they form.
@@ -123,8 +141,7 @@ pub struct BuildGraph {
     pub warnings: Vec<Diagnostic>,
     /// What the target takes from its caller.
     pub outline: outline::Outline,
-    /// `SOURCE_DATE_EPOCH` as a build argument or a global ARG gives it, in seconds. None: not given, or given as
-    /// `context` or a stage, which the caller finds out.
+    /// `SOURCE_DATE_EPOCH` as a build argument or a global ARG gives it, in seconds; none: not given.
     pub epoch: Option<i64>,
 }
 
@@ -363,15 +380,33 @@ pub enum CopySource {
     Inline(String, Vec<u8>),
     /// ADD of a URL.
     Http(String, Span),
-    /// ADD of a git repository.
-    Git(String, Span),
+    /// ADD of a git repository, the flags that concern it included.
+    Git(Box<GitAddress>, Span),
+}
+
+impl CopySource {
+    /// Returns the source as written, variables expanded; of a heredoc its name. May hold credentials.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Path(text, _) | Self::Inline(text, _) | Self::Http(text, _) => text,
+            Self::Git(address, _) => &address.text,
+        }
+    }
+
+    /// Returns where it stands; none: a heredoc.
+    pub fn span(&self) -> Option<Span> {
+        match self {
+            Self::Path(_, span) | Self::Http(_, span) | Self::Git(_, span) => Some(*span),
+            Self::Inline(..) => None,
+        }
+    }
 }
 
 /// What ADD has and COPY has not.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AddOptions {
-    /// `--checksum` after expansion.
-    pub checksum: Option<String>,
+    /// `--checksum` of a URL; a repository's is in its address.
+    pub checksum: Option<Checksum>,
     /// `--keep-git-dir`.
     pub keep_git_dir: bool,
     /// `--unpack`; none: local archives yes, remote ones no.

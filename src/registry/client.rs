@@ -81,6 +81,11 @@ impl Client {
         Self { http: Http::new(config), tokens: Mutex::default() }
     }
 
+    /// Returns the way to addresses that are no registry's.
+    pub(crate) fn http(&self) -> &Http {
+        &self.http
+    }
+
     /// Returns what it was made with.
     pub fn config(&self) -> &RegistryConfig {
         self.http.config()

@@ -53,7 +53,7 @@ fn detail(message: &str) -> String {
 
 /// Whether trying again can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Recovery {
+pub(crate) enum Recovery {
     /// No.
     Never,
     /// Rarely: the host is unknown or nobody listens.
@@ -63,7 +63,7 @@ pub(super) enum Recovery {
 }
 
 impl RegistryError {
-    pub(super) fn transport(url: &str, source: ureq::Error) -> Self {
+    pub(crate) fn transport(url: &str, source: ureq::Error) -> Self {
         Self::Transport { url: url.into(), source: Box::new(source) }
     }
 
@@ -75,7 +75,8 @@ impl RegistryError {
         }
     }
 
-    pub(super) fn recovery(&self) -> Recovery {
+    /// Tells whether trying again can help.
+    pub(crate) fn recovery(&self) -> Recovery {
         match self {
             Self::Status { status: 408 | 429 | 500 | 502 | 503 | 504, .. } => Recovery::InPassing,
             Self::Truncated { .. } | Self::Body { .. } => Recovery::InPassing,

@@ -6,11 +6,13 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ureq::config::Config;
 use ureq::http::{Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body, Proxy};
 
-use super::{RegistryConfig, RegistryError};
+use super::{RegistryConfig, RegistryError, forward};
+use crate::address::redact;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the request's end to the answer's head.
@@ -20,7 +22,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(20);
 const USER_AGENT: &str = concat!("plywood/", env!("CARGO_PKG_VERSION"));
 
 /// The agents: one per way to the outside, each with its pool of connections.
-pub(super) struct Http {
+pub(crate) struct Http {
     config: RegistryConfig,
     plain: OnceLock<Agent>,
     plain_proxied: OnceLock<Agent>,
@@ -29,7 +31,7 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(config: RegistryConfig) -> Self {
+    pub(crate) fn new(config: RegistryConfig) -> Self {
         let (plain, plain_proxied, tls, tls_proxied) = Default::default();
         Self { config, plain, plain_proxied, tls, tls_proxied }
     }
@@ -67,7 +69,8 @@ impl Http {
         is_loopback(authority) || self.config.insecure_hosts.iter().any(|h| h == authority)
     }
 
-    fn agent(&self, url: &Uri) -> Result<&Agent, RegistryError> {
+    /// Returns the agent for the way to an address; it can be cloned for another thread.
+    pub(crate) fn agent(&self, url: &Uri) -> Result<&Agent, RegistryError> {
         let tls = url.scheme_str() == Some("https");
         let host = url.authority().map_or("", |a| a.as_str());
         let proxy = if tls { &self.config.https_proxy } else { &self.config.http_proxy };
@@ -86,10 +89,17 @@ impl Http {
     }
 
     fn make_agent(&self, tls: bool, proxy: Option<&str>) -> Result<Agent, RegistryError> {
+        if let Some(address) = proxy.filter(|_| !tls).and_then(forward::Proxy::parse) {
+            return Ok(address.agent(self.agent_config(tls, None)?));
+        }
         let proxy = match proxy {
-            Some(p) => Some(Proxy::new(p).map_err(|_| RegistryError::Proxy(p.into()))?),
+            Some(p) => Some(Proxy::new(p).map_err(|_| RegistryError::Proxy(redact(p)))?),
             None => None,
         };
+        Ok(self.agent_config(tls, proxy)?.new_agent())
+    }
+
+    fn agent_config(&self, tls: bool, proxy: Option<Proxy>) -> Result<Config, RegistryError> {
         let mut builder = Agent::config_builder()
             .proxy(proxy)
             .http_status_as_error(false)
@@ -103,7 +113,7 @@ impl Http {
         if tls {
             builder = builder.tls_config(self.tls_config()?);
         }
-        Ok(builder.build().new_agent())
+        Ok(builder.build())
     }
 
     fn tls_config(&self) -> Result<TlsConfig, RegistryError> {
@@ -135,7 +145,7 @@ fn host_of(authority: &str) -> &str {
 }
 
 /// Tells whether `host[:port]` is this machine.
-pub(super) fn is_loopback(authority: &str) -> bool {
+pub(crate) fn is_loopback(authority: &str) -> bool {
     let host = host_of(authority);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -153,7 +163,7 @@ fn bypasses_proxy(authority: &str, no_proxy: &[String]) -> bool {
 }
 
 /// Resolves `Location` against the address that answered with it.
-pub(super) fn join(base: &Uri, location: &str) -> Option<Uri> {
+pub(crate) fn join(base: &Uri, location: &str) -> Option<Uri> {
     if location.starts_with("http://") || location.starts_with("https://") {
         return location.parse().ok();
     }
@@ -170,7 +180,7 @@ pub(super) fn join(base: &Uri, location: &str) -> Option<Uri> {
 }
 
 /// Tells whether two addresses share scheme, host and port.
-pub(super) fn same_origin(a: &Uri, b: &Uri) -> bool {
+pub(crate) fn same_origin(a: &Uri, b: &Uri) -> bool {
     let port = |u: &Uri| {
         u.port_u16().or(match u.scheme_str() {
             Some("https") => Some(443),

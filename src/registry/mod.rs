@@ -14,7 +14,8 @@ mod auth;
 mod client;
 mod credentials;
 mod error;
-mod http;
+mod forward;
+pub(crate) mod http;
 #[cfg(test)]
 pub(crate) mod testserver;
 
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use client::{BlobReader, Client, Fetched, Repository};
 pub use credentials::{Credential, CredentialError};
+pub(crate) use error::Recovery;
 pub use error::RegistryError;
 
 /// What reaching registries depends on besides the reference.

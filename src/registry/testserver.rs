@@ -1,6 +1,8 @@
-//! A registry that misbehaves on demand, for tests: an HTTP server on loopback whose answers a closure makes.
+//! A server that misbehaves on demand, for tests of registries and downloads: HTTP on loopback, a closure makes the answers.
 //!
 //! One request a connection; what came in is kept, so that a test can see which headers went where.
+
+#![allow(dead_code)] // also a module of the end-to-end tests, which use a part of it
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -33,6 +35,8 @@ pub(crate) struct Reply {
     pub cut_after: Option<usize>,
     /// Repeat the body without end, no `Content-Length`.
     pub endless: bool,
+    /// Say nothing at all, until the client goes.
+    pub silent: bool,
 }
 
 impl Reply {
@@ -125,6 +129,9 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
 }
 
 fn write_reply(mut stream: &TcpStream, reply: &Reply) -> std::io::Result<()> {
+    if reply.silent {
+        return std::io::Read::read(&mut stream, &mut [0]).map(drop);
+    }
     let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", reply.status);
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));

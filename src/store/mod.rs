@@ -10,6 +10,7 @@
 //! ├── tmp/<random>/<n>/         that process's unfinished work
 //! ├── locks/                    single-flight and garbage collection locks (flock: they die with their process)
 //! ├── cache-mounts/<hash>[.n]/  what RUN --mount=type=cache keeps, <hash>.lock beside it
+//! ├── git/<hash>/               fetched git repositories, bare, <hash>.lock beside it; made at the first need
 //! └── containers/               the runner's
 //! ```
 //!
@@ -31,6 +32,7 @@ mod layers;
 mod lock;
 mod mounts;
 mod prune;
+mod repository;
 mod rows;
 mod session;
 mod usage;
@@ -53,7 +55,8 @@ pub use layers::{LayerBlob, LayerFacts};
 pub use lock::{GiveUp, StepGuard};
 pub use mounts::{CacheMount, CacheMountId, CacheMountRow, MountSharing};
 pub use prune::{PruneOptions, PruneReport};
-pub use rows::{BuildRow, BuildStepRow, MADE_AGAIN, NAMED_BY_SLOTS, RecordRow};
+pub use repository::Repository;
+pub use rows::{BuildRow, BuildStepRow, DOWNLOADS, MADE_AGAIN, NAMED_BY_SLOTS, RecordRow};
 pub use session::Staging;
 pub use usage::{Usage, UsageKind, UsageRow};
 
@@ -61,7 +64,7 @@ pub use usage::{Usage, UsageKind, UsageRow};
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 const FORMAT: &str = "plywood store 1\n";
-const DIRS: [&str; 7] = ["blobs", "blobs/sha256", "layers", "tmp", "locks", "cache-mounts", "containers"];
+const DIRS: [&str; 8] = ["blobs", "blobs/sha256", "layers", "tmp", "locks", "cache-mounts", "git", "containers"];
 
 /// An open store. Shared by threads; a build holds one for as long as it lives.
 ///

@@ -10,16 +10,16 @@ use std::path::PathBuf;
 
 use rusqlite::Transaction;
 
-use super::rows::{MADE_AGAIN, NAMED_BY_SLOTS};
+use super::rows::{DOWNLOADS, MADE_AGAIN, NAMED_BY_SLOTS};
 use super::usage::{Usage, UsageKind, Walk};
 use super::{Result, Store, StoreError, session};
 
 /// What to remove. Without any choice: only what nothing can reach, and images without a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PruneOptions {
-    /// Also every record, and pulled images that have no name of their own.
+    /// Also every record, downloads, git repositories, and pulled images that have no name of their own.
     pub all: bool,
-    /// Also records that were last of use before this moment (unix seconds).
+    /// Also records, downloads and repositories that were last of use before this moment (unix seconds).
     pub unused_since_secs: Option<i64>,
     /// Also the records that were of use longest ago, until the store takes no more than this. Images, cache mounts and
     /// what live builds hold stay, so it may not get there.
@@ -57,6 +57,9 @@ impl Store {
         if options.cache_mounts {
             report.freed += self.freed_mounts(options.unused_since_secs.filter(|_| !options.all))?;
         }
+        if options.all || options.unused_since_secs.is_some() {
+            report.freed += self.remove_repositories(options.unused_since_secs.filter(|_| !options.all))?;
+        }
         let sizes = match options.max_used_bytes {
             Some(_) => self.sizes()?,
             None => Sizes::default(),
@@ -69,6 +72,7 @@ impl Store {
             let needed = self.durably("removing rows", |tx| {
                 report.images = remove_unnamed(tx, options.all, &held)?;
                 report.records = remove_records(tx, options, &held, &sizes)?;
+                remove_downloads(tx, options, &sizes)?;
                 if report.records > 0 {
                     tx.execute("DELETE FROM meta WHERE kind=?1", [MADE_AGAIN])?;
                 }
@@ -186,6 +190,20 @@ fn remove_records(tx: &Transaction<'_>, options: &PruneOptions, held: &HashSet<S
     Ok(removed)
 }
 
+/// Forgets downloads that the options choose: their content is in the layers of those who wanted it.
+fn remove_downloads(tx: &Transaction<'_>, options: &PruneOptions, sizes: &Sizes) -> rusqlite::Result<()> {
+    let full = options.max_used_bytes.is_some_and(|max| sizes.total > max);
+    if options.all || full {
+        tx.execute("DELETE FROM meta WHERE kind=?1", [DOWNLOADS])?;
+    } else if let Some(since) = options.unused_since_secs {
+        tx.execute(
+            "DELETE FROM meta WHERE kind=?1 AND json_extract(CAST(value AS TEXT),'$.used_secs')<?2",
+            rusqlite::params![DOWNLOADS, since],
+        )?;
+    }
+    Ok(())
+}
+
 /// Reads the layer and diff ids out of the images' lists; both forms are names of layers.
 fn layers_of_images(tx: &Transaction<'_>) -> rusqlite::Result<Vec<String>> {
     texts(tx, "SELECT json_extract(l.value,'$.id') FROM images, json_each(images.layers) AS l")
@@ -206,6 +224,7 @@ impl Needed {
         let mut blobs = held.clone();
         blobs.extend(texts(tx, "SELECT id FROM images")?);
         blobs.extend(texts(tx, "SELECT manifest FROM images WHERE manifest IS NOT NULL")?);
+        blobs.extend(texts(tx, &format!("SELECT json_extract(CAST(value AS TEXT),'$.digest') FROM meta WHERE kind='{DOWNLOADS}'"))?);
         // A layer's tars: those of images, those of base layers in use, those made of layers in use.
         let mut tars: HashSet<String> =
             texts(tx, "SELECT json_extract(l.value,'$.diff_id') FROM images, json_each(images.layers) AS l")?.into_iter().collect();

@@ -20,6 +20,10 @@ pub const NAMED_BY_SLOTS: &str = "files";
 /// were made of may be gone.
 pub const MADE_AGAIN: &str = "selection";
 
+/// The kind of those values that tell of a download: JSON with the blob's `digest` and `used_secs`, when it was last of
+/// use. Such a blob is kept while its value is.
+pub const DOWNLOADS: &str = "download";
+
 /// One queued write.
 pub(super) enum Row {
     Blob {

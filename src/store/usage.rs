@@ -18,6 +18,7 @@ pub enum UsageKind {
     Blob,
     Layer,
     CacheMount,
+    Repository,
     Container,
     /// Unfinished work of live processes, and leftovers of others.
     Staging,
@@ -68,20 +69,27 @@ impl Store {
         }
         let mut walk = Walk::default();
         let mut rows = Vec::new();
+        let remotes = self.repository_names()?;
         for (dir, kind) in [
             ("blobs/sha256", UsageKind::Blob),
             ("layers", UsageKind::Layer),
             ("cache-mounts", UsageKind::CacheMount),
+            ("git", UsageKind::Repository),
             ("containers", UsageKind::Container),
             ("tmp", UsageKind::Staging),
             ("locks", UsageKind::Index),
             ("", UsageKind::Index),
         ] {
-            for (name, usage) in walk.children(&self.root.join(dir), dir.is_empty())? {
+            let path = self.root.join(dir);
+            if dir == "git" && !path.exists() {
+                continue;
+            }
+            for (name, usage) in walk.children(&path, dir.is_empty())? {
                 let kind = if name.ends_with(".lock") { UsageKind::Index } else { kind };
                 let name = match kind {
                     UsageKind::Blob => format!("sha256:{name}"),
                     UsageKind::CacheMount => self.cache_mount_id(&name)?.map_or(name, |known| known.id),
+                    UsageKind::Repository => remotes.get(&name).cloned().unwrap_or(name),
                     _ => name,
                 };
                 let (last_used_secs, held) = (last_used.get(&name).copied(), held.contains(&name));

@@ -29,13 +29,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "image",
             "store",
             "registry",
+            "address",
             "digest",
             "path",
             "fsio",
             "sys",
         ],
     ),
-    ("ui", &["engine", "dockerfile", "graph", "image", "digest"]),
+    ("ui", &["engine", "dockerfile", "graph", "image", "address", "digest"]),
     // Use cases: neither knows the other.
     (
         "engine",
@@ -49,7 +50,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "layer",
             "image",
             "store",
+            "remote",
             "registry",
+            "address",
             "digest",
             "path",
             "fsio",
@@ -59,11 +62,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("runner", &["sandbox", "snapshot", "layer", "image", "store", "digest", "path", "fsio", "sys"]),
     // What to build, and why.
     ("cache", &["graph", "dockerfile", "context", "image", "store", "digest", "path", "fsio"]),
-    ("graph", &["dockerfile", "image", "digest", "path"]),
+    ("graph", &["dockerfile", "image", "address", "digest", "path"]),
     ("dockerfile", &["image", "digest"]),
     ("context", &["dockerfile", "layer", "snapshot", "digest", "path", "fsio", "sys"]),
     // How it is done and kept.
-    ("registry", &["store", "image", "digest", "path", "fsio", "sys"]),
+    ("remote", &["registry", "store", "address", "digest", "path", "fsio", "sys"]),
+    ("registry", &["store", "image", "address", "digest", "path", "fsio", "sys"]),
     ("store", &["image", "layer", "snapshot", "digest", "path", "fsio", "sys"]),
     ("layer", &["snapshot", "digest", "path", "fsio", "sys"]),
     ("snapshot", &["digest", "path", "fsio", "sys"]),
@@ -73,11 +77,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("fsio", &["digest", "path", "sys"]),
     ("path", &["sys"]),
     ("digest", &[]),
+    ("address", &[]),
     ("sys", &[]),
 ];
 
 /// Modules that know no file, clock, environment, network or process: same input, same output.
 const PURE: &[&str] = &[
+    "address",
     "digest",
     "dockerfile",
     "graph",

@@ -5,6 +5,7 @@
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+use crate::address::redact_in_place;
 use crate::dockerfile::source::{Diagnostic, Severity, Source, Span};
 use crate::ui::style::Paint;
 use crate::ui::text;
@@ -21,10 +22,12 @@ pub fn render(diagnostic: &Diagnostic, paint: Paint) -> String {
         title = title.id(rule);
     }
     let label = diagnostic.label.as_deref().map(text::one_line);
+    // Whoever reads a log need not know the credentials of an address; the marks below stay where they are.
+    let shown = diagnostic.source.as_ref().map(|source| redact_in_place(source.text())).unwrap_or_default();
     let group = match &diagnostic.source {
         Some(source) => {
             let annotation = AnnotationKind::Primary.span(first_line(source, diagnostic.span)).label(label.as_deref());
-            title.element(Snippet::source(source.text()).path(source.name()).annotation(annotation))
+            title.element(Snippet::source(shown.as_str()).path(source.name()).annotation(annotation))
         }
         None => annotate_snippets::Group::with_title(title),
     };

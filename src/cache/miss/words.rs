@@ -55,6 +55,8 @@ impl fmt::Display for Difference {
                 }
             }
             Self::Source { source, kind: SourceKind::Path } => write!(f, "content of {source} changed"),
+            Self::Source { source, kind: SourceKind::Http } => write!(f, "{source} now answers other content"),
+            Self::Source { source, kind: SourceKind::Git } => write!(f, "{source} is now another commit"),
             Self::Source { source, kind } => write!(f, "{}{source} changed", source_word(*kind)),
             Self::Step(name) => write!(f, "{name} was rebuilt and its result differs"),
             Self::Base(name) => write!(f, "base image changed ({name})"),

@@ -38,11 +38,11 @@ use crate::ui::progress::{Mode, Progress};
     an image each; the tag and the printed ID are those of this host's platform, or of the first one if this host's\n\
     is not among them.")]
 pub struct BuildArgs {
-    /// The context: a directory, a git or http(s) URL, or `-` for a tar or Dockerfile on standard input
+    /// The context: a directory, a git repository (URL[#REF[:DIR]]), the URL of a tar or Dockerfile, or `-` for one on standard input
     #[arg(value_name = "PATH|URL|-")]
     pub context: String,
-    /// The Dockerfile [default: Dockerfile in the context]; `-` for standard input
-    #[arg(short, long, value_name = "PATH")]
+    /// The Dockerfile [default: Dockerfile in the context]; `-` for standard input, or an http(s) URL
+    #[arg(short, long, value_name = "PATH|URL|-")]
     pub file: Option<String>,
     /// Name the image; may be given several times
     #[arg(short, long, value_name = "NAME[:TAG]")]
@@ -89,10 +89,10 @@ pub struct BuildArgs {
     /// Allow a privilege that the Dockerfile asks for: network.host, security.insecure
     #[arg(long, value_name = "PRIVILEGE", value_delimiter = ',', value_parser = values::entitlement)]
     pub allow: Vec<Entitlement>,
-    /// Offer a secret to RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME]
+    /// Offer a secret to RUN --mount=type=secret, or to a host (id=GIT_AUTH_TOKEN, HTTP_AUTH_TOKEN_<host>): id=ID[,src=FILE|,env=NAME]
     #[arg(long, value_name = "SPEC")]
     pub secret: Vec<String>,
-    /// Offer an ssh agent or keys to RUN --mount=type=ssh: default, or ID=SOCKET|KEY[,KEY]
+    /// Offer an ssh agent or keys to RUN --mount=type=ssh and to git: default, or ID=SOCKET|KEY[,KEY]
     #[arg(long, value_name = "SPEC")]
     pub ssh: Vec<String>,
     /// Add a line to the /etc/hosts of RUN steps

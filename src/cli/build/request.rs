@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use crate::address::{self, GitAddress};
 use crate::cli::build::BuildArgs;
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
@@ -21,7 +22,7 @@ const EPOCH: &str = "SOURCE_DATE_EPOCH";
 pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<String>), Failure> {
     let notices = args.foreign.judge()?;
     let build_args = build_args(args, env)?;
-    let (context, dockerfile) = sources(args)?;
+    let (context, dockerfile) = sources(args, env)?;
     let request = BuildRequest {
         context,
         dockerfile,
@@ -41,6 +42,7 @@ pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<St
         allow: args.allow.clone(),
         secrets: args.secret.iter().map(|s| secret(s, env)).collect::<Result<_, _>>()?,
         ssh: agents(args, env)?,
+        known_hosts: env.home().map(|h| h.join(".ssh/known_hosts")).filter(|p| p.is_file()),
         add_hosts: args.add_host.clone(),
         shm_size_bytes: args.shm_size,
         ulimits: args.ulimit.clone(),
@@ -55,16 +57,18 @@ fn flag_error(flag: &str, error: &ValueError) -> Failure {
     Failure::usage(format!("{flag}: {error}"))
 }
 
-fn sources(args: &BuildArgs) -> Result<(ContextSource, DockerfileSource), Failure> {
+fn sources(args: &BuildArgs, env: &Environment) -> Result<(ContextSource, DockerfileSource), Failure> {
     let context = match args.context.as_str() {
         "-" => ContextSource::Stdin,
         "" => return Err(Failure::usage("the context is empty").hint("name a directory, such as `.`")),
-        url if is_url(url) => ContextSource::Url(url.into()),
+        // As with buildx: a directory of that name comes first.
+        url if is_url(url) && !env.directory.join(url).is_dir() => ContextSource::Url(url.into()),
         dir => ContextSource::Directory(dir.into()),
     };
     let dockerfile = match args.file.as_deref() {
         None | Some("") => DockerfileSource::Default,
         Some("-") => DockerfileSource::Stdin,
+        Some(url) if address::is_http(url) => DockerfileSource::Url(url.into()),
         Some(path) => DockerfileSource::Path(path.into()),
     };
     if context == ContextSource::Stdin && dockerfile == DockerfileSource::Stdin {
@@ -75,7 +79,7 @@ fn sources(args: &BuildArgs) -> Result<(ContextSource, DockerfileSource), Failur
 
 /// Returns whether docker would fetch this context: http(s), git, or the short forms of a git host.
 fn is_url(text: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|p| text.starts_with(p))
+    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|p| text.starts_with(p)) || is_scp(text)
 }
 
 /// `--build-arg`: the last one of a name counts; a name alone takes the caller's variable, or is left out. The
@@ -186,7 +190,7 @@ fn secret(text: &str, env: &Environment) -> Result<Secret, Failure> {
     Ok(Secret { id, source: SecretSource::File(path) })
 }
 
-/// Reads all `--ssh`; an id counts once.
+/// Reads all `--ssh`, an id once; and the caller's agent besides, where a context is a repository reached by ssh (as buildx).
 fn agents(args: &BuildArgs, env: &Environment) -> Result<Vec<(String, Vec<PathBuf>)>, Failure> {
     let mut agents: Vec<(String, Vec<PathBuf>)> = Vec::new();
     for text in &args.ssh {
@@ -196,7 +200,17 @@ fn agents(args: &BuildArgs, env: &Environment) -> Result<Vec<(String, Vec<PathBu
         }
         agents.push((id, paths));
     }
+    let named = args.build_context.iter().filter_map(|c| c.split_once('=')).map(|(_, value)| value);
+    let by_ssh = std::iter::once(args.context.as_str()).chain(named).any(|c| c.starts_with("ssh://") || is_scp(c));
+    if by_ssh && !agents.iter().any(|(id, _)| id == "default") && env.variable("SSH_AUTH_SOCK").is_some() {
+        agents.push(ssh("default", env)?);
+    }
     Ok(agents)
+}
+
+/// Tells whether a text is `user@host:path`.
+fn is_scp(text: &str) -> bool {
+    !text.contains("://") && matches!(GitAddress::parse(text), Ok(Some(_)))
 }
 
 /// Reads `--ssh ID[=PATH[,PATH]]`: one agent's socket, or private keys; without a path, the caller's agent.
@@ -308,8 +322,9 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         let text = |name: &str| path(name).to_str().unwrap().to_owned();
         let _agent = std::os::unix::net::UnixListener::bind(path("agent")).unwrap();
-        std::fs::write(path("a"), "").unwrap();
-        std::fs::write(path("b"), "").unwrap();
+        for key in ["a", "b"] {
+            std::fs::write(path(key), "").unwrap();
+        }
         let got = request(&["--ssh", "default", "."], &[("SSH_AUTH_SOCK", &text("agent"))]).unwrap();
         assert_eq!(got.ssh, [("default".to_owned(), vec![path("agent")])]);
         let got = request(&["--ssh", &format!("k={},{}", text("a"), text("b")), "."], &[]).unwrap();

@@ -222,7 +222,8 @@ impl Step<'_> {
                     return Ok(());
                 }
                 let spot = self.to.for_file(remote.name.as_bytes())?;
-                self.placer.file(&mut remote.file, remote.mode, remote.mtime.unwrap_or(self.context.now), &spot)
+                let mut content = self.context.cancel.reading(&mut remote.file);
+                self.placer.file(&mut content, remote.mode, remote.mtime.unwrap_or(self.context.now), &spot)
             }
         }
     }

@@ -3,12 +3,13 @@
 //! Nothing is looked up in a file system: patterns stay patterns. What a newcomer would get wrong: `--link` is dropped
 //! when `--chmod` is given (BuildKit's behaviour), and `--exclude` is not expanded.
 
+use crate::address::{self, GitAddress, SourceKind};
+use crate::digest::Checksum;
 use crate::dockerfile::ignore::has_wildcard;
 use crate::dockerfile::instruction::{CopyArg, CopyArgs, Heredoc, Instruction, Word};
 use crate::dockerfile::source::{Diagnostic, Span};
 use crate::graph::{AddOptions, CopyOp, CopySource, FileTree, Op};
 
-use super::remote::{self, SourceKind};
 use super::stage::{Work, image_name};
 use super::stages::Origin;
 use super::{Lowering, paths, values};
@@ -25,7 +26,7 @@ impl Lowering<'_> {
         let chmod = self.flag(work, instruction, copy.chmod.as_ref())?;
         let checksum = self.flag(work, instruction, copy.checksum.as_ref())?;
         if let (Some(mode), Some(word)) = (&chmod, &copy.chmod) {
-            values::mode(mode).map_err(|e| self.error(word.span, e.to_string()))?;
+            values::mode(mode).map_err(|e| self.value_error(word.span, &e))?;
         }
         let from_context = copy.from.as_ref().is_none_or(|f| f.value.is_empty());
         let mut sources = Vec::new();
@@ -35,18 +36,21 @@ impl Lowering<'_> {
             match source {
                 CopyArg::Path(word) => {
                     let source = self.source(work, instruction, word, is_add, from_context)?;
-                    shown.push(match &source {
-                        CopySource::Path(text, _) | CopySource::Http(text, _) | CopySource::Git(text, _) | CopySource::Inline(text, _) => {
-                            text.clone()
-                        }
-                    });
+                    shown.push(address::redact(source.text()));
                     sources.push(source);
                 }
                 CopyArg::Heredoc(heredoc) => inline.push(self.inline(work, instruction, heredoc)?),
             }
         }
-        if let (Some(checksum), Some(word)) = (&checksum, &copy.checksum) {
-            self.check_checksum(&sources, copy.sources.len(), checksum, word.span)?;
+        let checksum = match (&checksum, &copy.checksum) {
+            (Some(checksum), Some(word)) => self.check_checksum(&mut sources, copy.sources.len(), checksum, word.span)?,
+            _ => None,
+        };
+        for source in &mut sources {
+            if let CopySource::Git(address, span) = source {
+                let span = *span;
+                **address = address.as_ref().clone().with_flags(copy.keep_git_dir, None).map_err(|e| self.address_error(span, e))?;
+            }
         }
         let dest = match &copy.dest {
             Some(word) => self.expand(work, instruction, word)?,
@@ -73,7 +77,7 @@ impl Lowering<'_> {
             exclude: copy.exclude.iter().map(|w| w.value.clone()).collect(),
             add: is_add.then(|| AddOptions { checksum, keep_git_dir: copy.keep_git_dir.unwrap_or(false), unpack: copy.unpack }),
         };
-        let title = self.expanded_text(work, instruction);
+        let title = address::redact(&self.expanded_text(work, instruction));
         let node = self.step(work, instruction, Op::Copy(Box::new(op)), &title);
         work.history(created_by, Some(node));
         Ok(())
@@ -95,11 +99,11 @@ impl Lowering<'_> {
     ) -> Result<CopySource, Diagnostic> {
         let text = self.expand(work, instruction, word)?;
         let span = self.at(word.span);
-        let kind = remote::kind(&text).map_err(|e| self.error(span, e))?;
+        let kind = address::kind(&text).map_err(|e| self.address_error(span, e))?;
         match kind {
-            SourceKind::Git if is_add => Ok(CopySource::Git(text, span)),
+            SourceKind::Git(address) if is_add => Ok(CopySource::Git(address, span)),
             SourceKind::Http if is_add => Ok(CopySource::Http(text, span)),
-            SourceKind::Git => Err(self.remote_copy(span, &text, "git repository")),
+            SourceKind::Git(_) => Err(self.remote_copy(span, &text, "git repository")),
             SourceKind::Http => Err(self.remote_copy(span, &text, "URL")),
             SourceKind::Local => {
                 if from_context && self.facts.no_context && !has_wildcard(&text) {
@@ -114,8 +118,13 @@ impl Lowering<'_> {
         }
     }
 
+    pub(super) fn address_error(&self, span: Span, message: String) -> Diagnostic {
+        self.error(span, message)
+            .hint("a repository is HOST/PATH.git?KEY=VALUE or HOST/PATH.git#REF:DIRECTORY, each key once, and as the flags say")
+    }
+
     fn remote_copy(&self, span: Span, text: &str, what: &str) -> Diagnostic {
-        self.error(span, format!("COPY source can't be a {what}: `{text}`")).hint("ADD takes remote sources")
+        self.error(span, format!("COPY source can't be a {what}: `{}`", address::redact(text))).hint("ADD takes remote sources")
     }
 
     /// Returns a heredoc's name and content.
@@ -123,24 +132,32 @@ impl Lowering<'_> {
         let mut body = if heredoc.chomp { without_tabs(&heredoc.body) } else { heredoc.body.clone() };
         if heredoc.expand {
             let expanded =
-                self.expander.for_bodies().word(&body, &work.done.scope).map_err(|e| self.expand_error(heredoc.body_span, &e))?;
+                self.expander.for_bodies().word(&body, &work.done.scope).map_err(|e| self.expand_error(line_of(heredoc, e.line), &e))?;
             self.note_unmatched(work, instruction, &expanded.unmatched);
             body = expanded.text;
         }
         Ok((heredoc.name.clone(), body.into_bytes()))
     }
 
-    fn check_checksum(&self, sources: &[CopySource], count: usize, checksum: &str, span: Span) -> Result<(), Diagnostic> {
+    /// Gives a repository its checksum, and returns a URL's.
+    fn check_checksum(&self, sources: &mut [CopySource], count: usize, checksum: &str, span: Span) -> Result<Option<Checksum>, Diagnostic> {
         if count != 1 {
-            return Err(self.error(span, format!("checksum `{checksum}` can't be specified for multiple sources")));
+            let error = self.error(span, format!("checksum `{checksum}` can't be specified for multiple sources"));
+            return Err(error.hint("give each source an ADD of its own"));
         }
         match sources {
-            [CopySource::Git(..)] => Ok(()),
-            [CopySource::Http(..)] => match checksum.parse::<crate::digest::Digest>() {
-                Ok(_) => Ok(()),
-                Err(e) => Err(self.error(span, format!("unsupported checksum digest: {e}"))),
-            },
-            _ => Err(self.error(span, format!("checksum `{checksum}` requires an HTTP(S) or Git source"))),
+            [CopySource::Git(address, _)] => {
+                **address = GitAddress::clone(address).with_flags(None, Some(checksum)).map_err(|e| self.address_error(span, e))?;
+                Ok(None)
+            }
+            [CopySource::Http(..)] => checksum
+                .parse()
+                .map(Some)
+                .map_err(|e| self.error(span, format!("unsupported checksum digest: {e}")).hint("write --checksum=sha256:HEX")),
+            _ => {
+                let error = self.error(span, format!("checksum `{checksum}` requires an HTTP(S) or Git source"));
+                Err(error.hint("files of the context are known by their content anyway: leave the flag out"))
+            }
         }
     }
 
@@ -150,7 +167,8 @@ impl Lowering<'_> {
         let origin = self.copy_origin(&word.value, span)?;
         self.tree(work, &origin, span).map_err(|stage| {
             let (read, this) = (&self.stage_label(stage), &work.info.label);
-            self.error(span, format!("cannot copy from stage `{read}`, it needs to be defined before current stage `{this}`"))
+            let error = self.error(span, format!("cannot copy from stage `{read}`, it needs to be defined before current stage `{this}`"));
+            error.hint(format!("move the stage `{read}` above this one"))
         })
     }
 
@@ -170,6 +188,14 @@ impl Lowering<'_> {
     pub(super) fn stage_label(&self, index: usize) -> String {
         self.file.stages[index].name.clone().unwrap_or_else(|| format!("stage-{index}"))
     }
+}
+
+/// Returns where a line of a heredoc's body stands.
+fn line_of(heredoc: &Heredoc, line: usize) -> Span {
+    let start = heredoc.body_span.start as usize;
+    let before: usize = heredoc.body.split_inclusive('\n').take(line).map(str::len).sum();
+    let length = heredoc.body[before..].lines().next().map_or(0, str::len);
+    Span::new(start + before, start + before + length)
 }
 
 /// Returns BuildKit's history text: `--exclude`, `--link` and `--from` are not in it.

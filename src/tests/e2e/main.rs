@@ -12,13 +12,17 @@ mod fmt;
 mod hostile;
 mod judges;
 mod metamorphic;
+mod mounts;
 mod outline;
 mod platforms;
 mod random;
 mod registry;
+mod remote;
 mod run;
 mod sandbox_battery;
 mod sharing;
+#[path = "../../registry/testserver.rs"]
+mod testserver;
 mod users;
 
 use std::ffi::OsStr;
