@@ -70,11 +70,13 @@ fn front(text: &str) -> BuildGraph {
         allow: Vec::new(),
         add_hosts: Vec::new(),
         no_context: false,
+        epoch: None,
         ignore: None,
     };
     loop {
         match lower(&file, &facts).unwrap_or_else(|error| panic!("{error}")) {
             Lowered::Graph(graph) => return graph,
+            Lowered::NeedsEpoch(_) => panic!("no shape asks for a time"),
             Lowered::Needs(needs) => facts.images.extend(needs.into_iter().map(|(request, _)| (request.clone(), base(&request)))),
         }
     }

@@ -92,6 +92,7 @@ fn check_graph(source: &Arc<Source>, file: &File) {
                     assert!(facts.images.insert(request, config).is_none(), "an image is asked for once");
                 }
             }
+            Ok(Lowered::NeedsEpoch(_)) => facts.epoch = Some(None),
             Ok(Lowered::Graph(graph)) => return check_nodes(source, &graph),
         }
     }
@@ -146,6 +147,7 @@ fn facts() -> Facts {
         allow: vec![Entitlement::NetworkHost, Entitlement::SecurityInsecure],
         add_hosts: Vec::new(),
         no_context: false,
+        epoch: None,
         ignore: None,
     }
 }

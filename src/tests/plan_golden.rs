@@ -43,6 +43,7 @@ fn plan(source: &Arc<Source>, mut facts: Facts) -> Result<BuildGraph, Diagnostic
     loop {
         match lower(&file, &facts)? {
             Lowered::Graph(graph) => return Ok(graph),
+            Lowered::NeedsEpoch(_) => facts.epoch = Some(None),
             Lowered::Needs(needs) => facts.images.extend(needs.into_iter().map(|(request, _)| (request.clone(), base(&request)))),
         }
     }
@@ -63,6 +64,7 @@ fn facts(file: &Path) -> Result<Facts, Failed> {
         allow: Vec::new(),
         add_hosts: Vec::new(),
         no_context: false,
+        epoch: None,
         ignore: None,
     };
     let mut ignored = Vec::new();
