@@ -19,6 +19,8 @@ pub enum ContextError {
         tree: String,
         /// The rule that hides it: the ignore file's name and line.
         ignored_by: Option<IgnoredBy>,
+        /// What is there and has nearly this name.
+        near: Option<Box<str>>,
     },
     /// A source is a link to something that isn't there.
     #[error("`{path}` is a link to `/{target}`, not found in {tree}")]
@@ -149,6 +151,9 @@ impl ContextError {
         match self {
             Self::NotFound { path, ignored_by: Some(by), .. } => Some(format!("`{path}` is excluded by {} line {}", by.file, by.line)),
             Self::Dangling { target, ignored_by: Some(by), .. } => Some(format!("`{target}` is excluded by {} line {}", by.file, by.line)),
+            Self::NotFound { near: Some(near), .. } => Some(format!("did you mean `{near}`?")),
+            Self::NotFound { tree, .. } => Some(format!("paths are seen from the root of {tree}")),
+            Self::Dangling { tree, .. } => Some(format!("links are followed inside {tree} only")),
             _ => None,
         }
     }

@@ -16,6 +16,10 @@ use super::selection::{self, SelectedSource, Selection};
 use super::tree::{SourceTree, list};
 use super::walk::{self, Include, Walk};
 use crate::dockerfile::ignore::{IgnoreRules, path_match};
+use crate::dockerfile::suggest;
+
+/// Of two names shorter than this, two edits make another word.
+const SHORT_NAME: usize = 6;
 
 /// What is asked of a tree.
 #[derive(Debug, Clone)]
@@ -221,7 +225,23 @@ impl Finder<'_> {
     }
 
     fn not_found(&self, written: &str, path: &[u8]) -> ContextError {
-        ContextError::NotFound { path: written.to_owned(), tree: self.tree.name().to_owned(), ignored_by: self.tree.ignored_by(path) }
+        let ignored_by = self.tree.ignored_by(path);
+        let near = if ignored_by.is_none() { self.near(path) } else { None };
+        ContextError::NotFound { path: written.to_owned(), tree: self.tree.name().to_owned(), ignored_by, near }
+    }
+
+    /// Returns what stands where `path` should and has nearly its name.
+    fn near(&self, path: &[u8]) -> Option<Box<str>> {
+        let (parent, name) = match path.iter().rposition(|b| *b == b'/') {
+            Some(at) => (&path[..at], &path[at + 1..]),
+            None => (&path[..0], path),
+        };
+        let dir = resolve::open_directory(self.tree.root(), parent).ok()?;
+        let names: Vec<String> = list(dir.as_fd()).ok()?.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect();
+        let seen = |name: &&str| !self.is_hidden_file(&resolve::join([parent, name.as_bytes()].into_iter().filter(|p| !p.is_empty())));
+        let limit = if name.len() < SHORT_NAME { 2 } else { 3 };
+        let near = suggest::nearest_within(std::str::from_utf8(name).ok()?, names.iter().map(String::as_str).filter(seen), limit)?;
+        Some(resolve::join([parent, near.as_bytes()].into_iter().filter(|p| !p.is_empty())).escape_ascii().to_string().into_boxed_str())
     }
 }
 

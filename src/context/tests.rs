@@ -113,11 +113,30 @@ fn sources_lead_where_they_lead_in_buildkit() {
         (vec!["d*/c.txt"], Ok(vec![])),
         (vec!["none*", "nope/*", "top.txt/*"], Ok(vec![])),
         (vec!["[", "a[b"], Ok(vec![])),
-        (vec!["top.txt", "nope"], Err("1: `nope` not found in the build context".to_owned())),
-        (vec!["top.txt/x"], Err("0: `top.txt/x` not found in the build context".into())),
-        (vec!["gone"], Err("0: `gone` is a link to `/nowhere/x`, not found in the build context".into())),
-        (vec!["go*"], Err("0: `gone` is a link to `/nowhere/x`, not found in the build context".into())),
-        (vec!["leak"], Err("0: `leak` is a link to `/etc/passwd`, not found in the build context".into())),
+        (
+            vec!["top.txt", "nope"],
+            Err("1: `nope` not found in the build context (paths are seen from the root of the build context)".to_owned()),
+        ),
+        (
+            vec!["top.txt/x"],
+            Err("0: `top.txt/x` not found in the build context (paths are seen from the root of the build context)".into()),
+        ),
+        (vec!["src/a.tx"], Err("0: `src/a.tx` not found in the build context (did you mean `src/a.txt`?)".into())),
+        (
+            vec!["gone"],
+            Err("0: `gone` is a link to `/nowhere/x`, not found in the build context (links are followed inside the build context only)"
+                .into()),
+        ),
+        (
+            vec!["go*"],
+            Err("0: `gone` is a link to `/nowhere/x`, not found in the build context (links are followed inside the build context only)"
+                .into()),
+        ),
+        (
+            vec!["leak"],
+            Err("0: `leak` is a link to `/etc/passwd`, not found in the build context (links are followed inside the build context only)"
+                .into()),
+        ),
     ] {
         assert_eq!(selected(&tree, &sources, false, &[]), expected, "{sources:?}");
     }
@@ -135,8 +154,18 @@ fn parents_and_excludes_take_what_they_name() {
         (vec!["src/*/c.txt"], true, vec![], Ok("/: (src/) (src/sub/) src/sub/c.txt")),
         (vec!["**/d.txt"], true, vec![], Ok("/: (src/) (src/sub/) (src/sub/deep/) src/sub/deep/d.txt")),
         (vec!["none/**/x"], true, vec![], Ok("/: ")),
-        (vec!["src/nope"], true, vec![], Err("0: `src/nope` not found in the build context")),
-        (vec!["dlink/c.txt"], true, vec![], Err("0: `dlink/c.txt` not found in the build context")),
+        (
+            vec!["src/nope"],
+            true,
+            vec![],
+            Err("0: `src/nope` not found in the build context (paths are seen from the root of the build context)"),
+        ),
+        (
+            vec!["dlink/c.txt"],
+            true,
+            vec![],
+            Err("0: `dlink/c.txt` not found in the build context (paths are seen from the root of the build context)"),
+        ),
         (vec!["src/./sub"], true, vec!["sub/c.txt"], Ok("src/: (sub/) (sub/deep/) sub/deep/d.txt")),
         (vec!["src"], false, vec!["*.txt", "in"], Ok("src/: b.md sub/ sub/c.txt sub/deep/ sub/deep/d.txt")),
         (vec!["src"], false, vec!["**/*.txt", "in"], Ok("src/: b.md sub/ sub/deep/")),

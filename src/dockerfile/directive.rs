@@ -12,6 +12,7 @@ use super::instruction::{CheckConfig, Directives, Word};
 use super::source::{Diagnostic, Source, Span};
 
 const BOM: char = '\u{FEFF}';
+const CHECK_EXAMPLE: &str = "for example: `# check=skip=StageNameCasing,FromAsCasing;error=true`";
 const KNOWN: [&str; 3] = ["syntax", "escape", "check"];
 
 /// Reads the directives. Also returns where the first line after the zone starts.
@@ -32,7 +33,7 @@ pub(super) fn read(source: &Arc<Source>, check: Option<&str>) -> Result<(Directi
             "`" => '`',
             other => {
                 let message = format!("the escape directive must be `\\` or a backtick, not `{other}`");
-                return Err(Diagnostic::error(source, found.value.span, message));
+                return Err(Diagnostic::error(source, found.value.span, message).hint("write `# escape=\\`, or with a backtick"));
             }
         },
     };
@@ -41,14 +42,13 @@ pub(super) fn read(source: &Arc<Source>, check: Option<&str>) -> Result<(Directi
     let shown = shown.iter().take_while(|found| !found.indented);
     let value = |name: &str| shown.clone().find(|found| found.name == name).map(|found| found.value.clone());
     let check = match (check, value("check")) {
-        (Some(given), _) => {
-            parse_check(given).map_err(|message| Diagnostic { source: None, ..Diagnostic::error(source, Span::default(), message) })?
-        }
+        (Some(given), _) => parse_check(given)
+            .map_err(|message| Diagnostic { source: None, ..Diagnostic::error(source, Span::default(), message) }.hint(CHECK_EXAMPLE))?,
         (None, Some(found)) => {
             let first = found.value.split(' ').next().unwrap_or_default();
             parse_check(first).map_err(|message| {
                 let error = Diagnostic::error(source, found.span, message);
-                if first.len() < found.value.len() { error.hint("the options end at the first space") } else { error }
+                error.hint(if first.len() < found.value.len() { "the options end at the first space" } else { CHECK_EXAMPLE })
             })?
         }
         (None, None) => CheckConfig::default(),
@@ -97,7 +97,8 @@ fn zone(source: &Arc<Source>, mut at: usize, form: ZoneForm) -> Zone {
         let start = at + (value.as_ptr() as usize - line.as_ptr() as usize);
         let value = Word::new(value.to_owned(), Span::new(start, start + value.len()));
         if found.iter().any(|earlier| earlier.name == name) {
-            let error = Diagnostic::error(source, value.span, format!("the `{name}` parser directive can be used only once"));
+            let error = Diagnostic::error(source, value.span, format!("the `{name}` parser directive can be used only once"))
+                .hint("keep one of them");
             return Zone { found, end: at, error: Some(error) };
         }
         found.push(Found { name, value, indented });

@@ -34,8 +34,10 @@ impl Env for BTreeMap<String, String> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("failed to process `{word}`: {kind}")]
 pub struct ExpandError {
-    /// The word as written (its start, when it is long).
+    /// The word as written (its start, when it is long; of several lines the one that is wrong).
     pub word: String,
+    /// The line of the word that is wrong, from 0: heredoc bodies have several.
+    pub line: usize,
     /// What is wrong with it.
     pub kind: ExpandErrorKind,
 }
@@ -77,6 +79,25 @@ pub enum ExpandErrorKind {
     /// It asks for too much.
     #[error("{0}")]
     Limit(Limit),
+}
+
+impl ExpandErrorKind {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::UnclosedQuote(_) => "close the quote; one that is meant as a character is written `\\\"` or `\\'`".into(),
+            Self::MissingBrace => "close it: `${NAME}`; a `$` that is meant as a character is written `\\$`".into(),
+            Self::MissingSlash => "write `${NAME/pattern/replacement}`".into(),
+            Self::BadSubstitution => "write `${NAME}`; a `$` that is meant as a character is written `\\$`".into(),
+            Self::UnsupportedModifier(_) => {
+                "known are `:-` `-` `:+` `+` `:?` `?` (defaults), `#` `##` `%` `%%` (cut off) and `/` `//` (replace)".into()
+            }
+            Self::Required { name, .. } => format!("give it with --build-arg {name}=VALUE, if an ARG declares it"),
+            Self::BadPattern { .. } => "only `*`, `?`, `\\` and what closes the pattern may follow a `\\`".into(),
+            Self::Limit(Limit::ExpansionDepth) => "set an ARG or ENV to the inner one, and use that".into(),
+            Self::Limit(_) => "such a text belongs into a file: COPY it".into(),
+        }
+    }
 }
 
 /// What a word became.
@@ -143,19 +164,20 @@ impl Expander {
     /// Expands a word.
     pub fn word(&self, word: &str, env: &dyn Env) -> Result<Expansion, ExpandError> {
         let mut lexer = Lexer::new(self, word, env);
-        let text = lexer.whole().map_err(|kind| failed(word, kind))?.0;
+        let text = lexer.whole().map_err(|kind| failed(word, lexer.line(), kind))?.0;
         Ok(Expansion { text, matched: lexer.matched, unmatched: lexer.unmatched })
     }
 
     /// Expands a word and splits the result at white space that was not quoted: EXPOSE.
     pub fn words(&self, word: &str, env: &dyn Env) -> Result<Vec<String>, ExpandError> {
         let mut lexer = Lexer::new(self, word, env);
-        Ok(lexer.whole().map_err(|kind| failed(word, kind))?.1)
+        Ok(lexer.whole().map_err(|kind| failed(word, lexer.line(), kind))?.1)
     }
 }
 
-fn failed(word: &str, kind: ExpandErrorKind) -> ExpandError {
-    ExpandError { word: word.chars().take(200).collect(), kind }
+fn failed(word: &str, line: usize, kind: ExpandErrorKind) -> ExpandError {
+    let shown = word.split('\n').nth(line).unwrap_or(word);
+    ExpandError { word: shown.chars().take(200).collect(), line, kind }
 }
 
 #[cfg(test)]
@@ -209,7 +231,11 @@ mod tests {
             ("${E:?}", Required { name: "E".into(), message: "is not allowed to be empty".into() }),
             ("${U?}", Required { name: "U".into(), message: "is not allowed to be unset".into() }),
         ] {
-            assert_eq!(Expander::new('\\').word(word, &env()).unwrap_err(), ExpandError { word: word.into(), kind: want }, "{word}");
+            assert_eq!(
+                Expander::new('\\').word(word, &env()).unwrap_err(),
+                ExpandError { word: word.into(), line: 0, kind: want },
+                "{word}"
+            );
         }
     }
 

@@ -56,7 +56,7 @@ pub fn parse(source: &Arc<Source>) -> Result<File, Diagnostic> {
 /// `BUILDKIT_DOCKERFILE_CHECK`).
 pub fn parse_with_check_override(source: &Arc<Source>, check: Option<&str>) -> Result<File, Diagnostic> {
     if source.text().is_empty() {
-        return Err(Diagnostic::error(source, Span::default(), "the Dockerfile cannot be empty"));
+        return Err(Diagnostic::error(source, Span::default(), "the Dockerfile cannot be empty").hint(stage::BEGIN));
     }
     let (directives, start) = directive::read(source, check)?;
     let context = Context { source, escape: directives.escape };
@@ -71,6 +71,9 @@ pub fn parse_with_check_override(source: &Arc<Source>, check: Option<&str>) -> R
     Ok(file)
 }
 
+/// What to do about a base image's trigger that is none.
+const TRIGGER: &str = "the base image stores it: build that image anew without the trigger, or take another base";
+
 /// Parses an ONBUILD trigger as an image stores it; `text` may hold heredoc bodies after its first line.
 ///
 /// Spans point into a source of its own, named `ONBUILD`. Errors: those of an instruction, none or more than
@@ -80,14 +83,14 @@ pub fn parse_trigger(text: &str, escape: char) -> Result<Instruction, Diagnostic
     let context = Context { source, escape };
     let mut lines = Lines::new(source.text(), 0, escape);
     let Some(line) = lines.next_line() else {
-        return Err(Diagnostic::error(source, Span::default(), "the ONBUILD trigger is empty"));
+        return Err(Diagnostic::error(source, Span::default(), "the ONBUILD trigger is empty").hint(TRIGGER));
     };
     let instruction = instruction(context, &line, &mut lines)?;
     if let Some(more) = lines.next_line() {
-        return Err(Diagnostic::error(source, more.text().span(), "an ONBUILD trigger must be a single instruction"));
+        return Err(Diagnostic::error(source, more.text().span(), "an ONBUILD trigger must be a single instruction").hint(TRIGGER));
     }
     match instruction.kind {
-        Kind::From(_) => Err(Diagnostic::error(source, instruction.span, "FROM isn't allowed as an ONBUILD trigger")),
+        Kind::From(_) => Err(Diagnostic::error(source, instruction.span, "FROM isn't allowed as an ONBUILD trigger").hint(TRIGGER)),
         _ => Ok(instruction),
     }
 }

@@ -6,6 +6,9 @@ use super::instruction::{Directives, File, Instruction, Kind, Stage};
 use super::lines::EmptyLine;
 use super::source::{Diagnostic, Source, Span};
 
+/// How a file begins.
+pub(super) const BEGIN: &str = "begin with the base to build on: FROM image, or FROM scratch";
+
 /// A file on its way.
 pub(super) struct Stages<'s> {
     source: &'s Arc<Source>,
@@ -48,8 +51,10 @@ impl<'s> Stages<'s> {
         let Self { source, global_args, stages, empty_continuations } = self;
         if stages.is_empty() {
             return Err(match global_args.last() {
-                None => Diagnostic::error(source, Span::default(), "the file has no instructions"),
-                Some(last) => Diagnostic::error(source, last.span, "the Dockerfile contains no stages to build: FROM is missing"),
+                None => Diagnostic::error(source, Span::default(), "the file has no instructions").hint(BEGIN),
+                Some(last) => {
+                    Diagnostic::error(source, last.span, "the Dockerfile contains no stages to build: FROM is missing").hint(BEGIN)
+                }
             });
         }
         Ok((File { source: source.clone(), directives, global_args, stages, warnings: Vec::new() }, empty_continuations))

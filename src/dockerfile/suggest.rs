@@ -9,8 +9,13 @@ const TOO_FAR: usize = 3;
 /// that the name was not what was wrong, so nothing is returned. Linear in the candidates; long words are
 /// not compared letter by letter.
 pub fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    nearest_within(word, candidates, TOO_FAR)
+}
+
+/// Like [`nearest`], for short names where two edits make another word: one is nearer than `limit` edits.
+pub fn nearest_within<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>, limit: usize) -> Option<&'c str> {
     let mut best = None;
-    let mut distance = TOO_FAR;
+    let mut distance = limit;
     for candidate in candidates {
         if candidate == word {
             return None;

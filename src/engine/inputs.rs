@@ -17,11 +17,13 @@ use crate::context::{Context, ContextError, DockerfileText, SourceTree, StatCach
 use crate::dockerfile;
 use crate::dockerfile::instruction::File;
 use crate::dockerfile::source::{Diagnostic, Source};
+use crate::dockerfile::suggest;
 use crate::graph::lower::lower;
 use crate::graph::outline::Targets;
 use crate::graph::uses::context_paths;
-use crate::graph::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, NamedContext, NodeId, Op, StageChoice};
+use crate::graph::{BuildGraph, Facts, FileTree, ImageRequest, ImageSource, Lowered, NamedContext, NodeId, Op, StageChoice};
 use crate::image::platform::Platform;
+use crate::image::reference::Reference;
 use crate::layer;
 
 use super::Engine;
@@ -235,7 +237,10 @@ impl<'a> Inputs<'a> {
                     for (wanted, span) in needs {
                         if !self.images.contains_key(&wanted) {
                             let resolved = self.resolve(&wanted, request);
-                            self.images.insert(wanted.clone(), resolved.map_err(|e| Diagnostic::error(source, span, chain(&e)))?);
+                            self.images.insert(
+                                wanted.clone(),
+                                resolved.map_err(|e| Diagnostic::error(source, span, chain(&e)).hint(image_hint(&wanted, file, &facts)))?,
+                            );
                         }
                         facts.images.insert(wanted.clone(), self.images[&wanted].config.clone());
                     }
@@ -284,6 +289,19 @@ impl<'a> Inputs<'a> {
         }
         Ok(())
     }
+}
+
+/// Says what may be meant by an image that can't be had: BuildKit's candidates.
+fn image_hint(wanted: &ImageRequest, file: &File, facts: &Facts) -> String {
+    const COMMON: [&str; 7] = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
+    let other = "`ply load` and `ply import` bring images in; --build-context NAME=... says what a name stands for".to_owned();
+    let ImageSource::Reference(reference) = &wanted.source else { return other };
+    let Ok(reference) = Reference::parse(reference) else { return other };
+    let familiar = reference.familiar();
+    let name = familiar.strip_suffix(":latest").unwrap_or(&familiar);
+    let stages = file.stages.iter().filter_map(|s| s.name.as_deref());
+    let near = suggest::nearest(name, stages.chain(facts.named_contexts.keys().map(String::as_str)).chain(COMMON));
+    near.map_or(other, |near| format!("did you mean `{near}`?"))
 }
 
 /// Refuses a file that another frontend must read. `BUILDKIT_SYNTAX` decides over what the file says.

@@ -147,7 +147,10 @@ impl<'a> Build<'a> {
 
     /// Places an error at a node's instruction.
     pub fn at(&self, node: NodeId, message: impl Into<String>) -> BuildError {
-        BuildError::from(Diagnostic::error(&self.graph.source, self.graph.nodes[node.0].span, message))
+        let Node { span, onbuild, .. } = &self.graph.nodes[node.0];
+        let mut error = Diagnostic::error(&self.graph.source, *span, message);
+        error.label = onbuild.as_deref().map(trigger_label);
+        BuildError::from(error)
     }
 
     /// Gives an error without a place one; cancelling has none.
@@ -233,6 +236,11 @@ impl<'a> Build<'a> {
         let own = node.platform == *self.platform;
         self.several.then(|| if own { self.platform.to_string() } else { format!("{}->{}", node.platform, self.platform) })
     }
+}
+
+/// Says, under a FROM, which of its triggers an error is about.
+pub(super) fn trigger_label(trigger: &str) -> String {
+    format!("its trigger `{}`", trigger.lines().next().unwrap_or_default())
 }
 
 /// Numbers the needed nodes that are steps, from `next` on.

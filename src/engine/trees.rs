@@ -6,7 +6,7 @@ use crate::graph::{CopyOp, NodeId};
 use crate::snapshot::ReadOnlyTree;
 
 use super::error::{BuildError, chain};
-use super::session::Build;
+use super::session::{Build, trigger_label};
 
 /// A tree and what keeps it mounted.
 pub(super) struct Tree {
@@ -47,6 +47,7 @@ impl Build<'_> {
         let span = source.and_then(|(op, index)| op.sources.get(index)?.span()).unwrap_or(self.graph.nodes[id.0].span);
         let mut diagnostic = Diagnostic::error(&self.graph.source, span, chain(error));
         diagnostic.hint = error.hint();
+        diagnostic.label = self.graph.nodes[id.0].onbuild.as_deref().map(trigger_label);
         diagnostic.into()
     }
 }

@@ -16,6 +16,7 @@ mod epoch;
 mod globals;
 mod metadata;
 mod outline;
+mod own;
 mod paths;
 mod run;
 mod scope;
@@ -28,7 +29,8 @@ mod weight;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::dockerfile::expand::Expander;
 use crate::dockerfile::instruction::{File, Instruction, Kind};
@@ -73,6 +75,9 @@ struct Lowering<'a> {
     found: HashSet<(&'static str, Span, String)>,
     /// Names that ARG triggers declare.
     trigger_arguments: Vec<String>,
+    /// The named contexts that something in the file means, and the names that were looked up.
+    used_contexts: RefCell<BTreeSet<String>>,
+    asked_names: RefCell<BTreeSet<String>>,
     /// Where to report what a trigger says: its FROM.
     place: Option<Span>,
     /// What is to be told of arguments and secrets.
@@ -105,6 +110,8 @@ impl<'a> Lowering<'a> {
             warnings: Vec::new(),
             found: HashSet::new(),
             trigger_arguments: Vec::new(),
+            used_contexts: RefCell::default(),
+            asked_names: RefCell::default(),
             place: None,
             outline: outline::Capture::default(),
             weight: 0,
@@ -121,7 +128,8 @@ impl<'a> Lowering<'a> {
         let target = self.find_target()?;
         let mut dependencies = self.dependencies(&stages)?;
         if let Some((stage, span)) = stages::cycle(&dependencies) {
-            return Err(self.error(span, format!("circular dependency detected on stage: {}", stages[stage].label)));
+            let error = self.error(span, format!("circular dependency detected on stage: {}", stages[stage].label));
+            return Err(error.hint("a stage can take files only from stages that stand above it, and not from itself"));
         }
         let (triggers, needs) = self.triggers(&stages, &mut dependencies, target)?;
         if !needs.is_empty() {
@@ -193,8 +201,8 @@ impl<'a> Lowering<'a> {
                 self.need(&info.base, info.stage.from.image.span, &mut needs);
                 for text in self.trigger_texts(info, stages) {
                     self.weigh(weight::of_trigger(&text), from)?;
-                    let parsed =
-                        parse_trigger(&text, '\\').map_err(|e| self.error(from, format!("ONBUILD trigger `{text}`: {}", e.message)))?;
+                    let parsed = parse_trigger(&text, '\\')
+                        .map_err(|e| Diagnostic { hint: e.hint, ..self.error(from, format!("ONBUILD trigger `{text}`: {}", e.message)) })?;
                     for (origin, span) in self.origins(&parsed, Some(from))? {
                         if let Origin::Stage(read) = origin {
                             dependencies[index].entry(read).or_insert(span);
@@ -263,7 +271,7 @@ impl<'a> Lowering<'a> {
                 history: finished.history.clone(),
             });
         }
-        self.check_undeclared_arguments();
+        self.check_unused();
         let mut warnings = self.file.warnings.clone();
         warnings.append(&mut self.warnings);
         warnings.sort_by_key(|w| w.span.start);

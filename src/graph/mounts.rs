@@ -71,10 +71,17 @@ pub(super) fn from_of(fields: &[(String, Option<String>)]) -> Option<&str> {
     from.1.as_deref().filter(|name| !name.is_empty())
 }
 
+/// A flag that makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MountError {
+    /// Names the key or value that is wrong.
+    pub message: String,
+    /// The field that is wrong; none: what they say together.
+    pub field: Option<usize>,
+}
+
 /// Reads a flag's fields, whose values were expanded (but `from`).
-///
-/// Errors: a message that names the key or value that is wrong.
-pub(super) fn read(fields: &[(String, Option<String>)]) -> Result<MountText, String> {
+pub(super) fn read(fields: &[(String, Option<String>)]) -> Result<MountText, MountError> {
     let mut mount = MountText {
         kind: MountType::Bind,
         from: None,
@@ -91,15 +98,17 @@ pub(super) fn read(fields: &[(String, Option<String>)]) -> Result<MountText, Str
         gid: None,
     };
     let mut readonly = None;
-    for (key, value) in fields {
+    for (field, (key, value)) in fields.iter().enumerate() {
         let key = key.to_lowercase();
-        match value {
-            Some(value) => mount.set(&key, value, &mut readonly)?,
-            None => mount.set_bare(&key, &mut readonly)?,
-        }
+        let set = match value {
+            Some(value) => mount.set(&key, value, &mut readonly),
+            None => mount.set_bare(&key, &mut readonly),
+        };
+        set.map_err(|message| MountError { message, field: Some(field) })?;
     }
     mount.readonly = readonly.unwrap_or(!matches!(mount.kind, MountType::Cache | MountType::Tmpfs));
-    mount.check()?;
+    let of = |key: &str| fields.iter().rposition(|(known, _)| known.eq_ignore_ascii_case(key));
+    mount.check().map_err(|(message, key)| MountError { message, field: key.and_then(of) })?;
     Ok(mount)
 }
 
@@ -151,28 +160,30 @@ impl MountText {
         format!("unexpected mount key `{key}` for type `{}`", self.kind.name())
     }
 
-    /// Checks what only shows when all keys are known.
-    fn check(&self) -> Result<(), String> {
+    /// Checks what only shows when all keys are known. Errors: a message, and the key that it is about.
+    fn check(&self) -> Result<(), (String, Option<&'static str>)> {
         let kind = self.kind;
         if matches!(kind, MountType::Bind | MountType::Tmpfs) {
             for (key, given) in [("mode", self.mode.is_some()), ("uid", self.uid.is_some()), ("gid", self.gid.is_some())] {
                 if given {
-                    return Err(format!("mount key `{key}` is not allowed for type `{}`", kind.name()));
+                    return Err((format!("mount key `{key}` is not allowed for type `{}`", kind.name()), Some(key)));
                 }
             }
         }
         let nothing_named = self.source.is_empty() && self.target.is_empty() && self.id.is_empty();
         match kind {
-            MountType::Secret if self.from.is_some() => Err("a secret mount should not have a `from`".into()),
-            MountType::Secret if self.sharing.is_some() => Err("a secret mount should not define `sharing`".into()),
-            MountType::Secret if nothing_named => Err("invalid secret mount: one of id, source and target is required".into()),
+            MountType::Secret if self.from.is_some() => Err(("a secret mount should not have a `from`".into(), Some("from"))),
+            MountType::Secret if self.sharing.is_some() => Err(("a secret mount should not define `sharing`".into(), Some("sharing"))),
+            MountType::Secret if nothing_named => Err(("invalid secret mount: one of id, source and target is required".into(), None)),
             MountType::Secret if !self.source.is_empty() && !self.id.is_empty() => {
-                Err(format!("both source (`{}`) and id (`{}`) of a secret mount are set, which are one thing", self.source, self.id))
+                let message =
+                    format!("both source (`{}`) and id (`{}`) of a secret mount are set, which are one thing", self.source, self.id);
+                Err((message, Some("id")))
             }
-            MountType::Ssh if !self.source.is_empty() => Err("an ssh mount does not support `source`".into()),
+            MountType::Ssh if !self.source.is_empty() => Err(("an ssh mount does not support `source`".into(), Some("source"))),
             MountType::Cache => Ok(()),
             _ if self.sharing.is_some() => {
-                Err(format!("invalid mount key `sharing`: only cache mounts have it, this is a {} mount", kind.name()))
+                Err((format!("invalid mount key `sharing`: only cache mounts have it, this is a {} mount", kind.name()), Some("sharing")))
             }
             _ => Ok(()),
         }
@@ -268,7 +279,7 @@ mod tests {
             ("type=secret,id=a,source=b", "both source (`b`) and id (`a`) of a secret mount are set, which are one thing"),
             ("type=ssh,source=x", "an ssh mount does not support `source`"),
         ] {
-            assert_eq!(read(&fields(text)).unwrap_err(), want, "{text}");
+            assert_eq!(read(&fields(text)).unwrap_err().message, want, "{text}");
         }
     }
 
@@ -283,6 +294,18 @@ mod tests {
             ("target=/x,readwrite=false", true),
         ] {
             assert_eq!(read(&fields(text)).unwrap().readonly, want, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_field_that_is_wrong_is_found() {
+        for (text, field) in [
+            ("target=/x,typ=tmpfs", Some(1)),
+            ("type=tmpfs,target=/x,mode=7", Some(2)),
+            ("type=secret,target=/x,sharing=private,id=a", Some(2)),
+            ("type=secret", None),
+        ] {
+            assert_eq!(read(&fields(text)).unwrap_err().field, field, "{text}");
         }
     }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use plywood::digest::DiffId;
 use plywood::dockerfile::format;
 use plywood::dockerfile::instruction::File;
-use plywood::dockerfile::source::Source;
+use plywood::dockerfile::source::{Diagnostic, Source};
 use plywood::graph::lower::lower;
 use plywood::graph::{
     BuildGraph, CopyOp, CopySource, Entitlement, Facts, FileTree, ImageRequest, ImageSource, Lowered, Mount, MountKind, NetworkMode, Op,
@@ -55,7 +55,7 @@ fn base(request: &ImageRequest) -> ImageConfig {
 /// Returns the graph of the target, and the findings in all stages.
 fn plan(text: &[u8]) -> Result<(BuildGraph, BTreeSet<String>), String> {
     let source = Source::new("Dockerfile", String::from_utf8_lossy(text));
-    let file = plywood::dockerfile::parse(&source).map_err(|e| e.message)?;
+    let file = plywood::dockerfile::parse(&source).map_err(told)?;
     let mut facts = facts();
     let graph = lowered(&file, &mut facts)?;
     if file.stages.len() == 1 {
@@ -67,9 +67,15 @@ fn plan(text: &[u8]) -> Result<(BuildGraph, BTreeSet<String>), String> {
     Ok((graph, found))
 }
 
+/// Returns an error's message; it must have a place and say what to do.
+fn told(error: Diagnostic) -> String {
+    assert!(error.hint.is_some() && error.source.is_some(), "an error without a place or a hint: {error}");
+    error.message
+}
+
 fn lowered(file: &File, facts: &mut Facts) -> Result<BuildGraph, String> {
     for _ in 0..10 {
-        match lower(file, facts).map_err(|e| e.message)? {
+        match lower(file, facts).map_err(told)? {
             Lowered::Graph(graph) => return Ok(graph),
             Lowered::NeedsEpoch(_) => facts.epoch = Some(None),
             Lowered::Needs(needs) => facts.images.extend(needs.into_iter().map(|(request, _)| (request.clone(), base(&request)))),
@@ -399,7 +405,7 @@ fn wild_files_are_planned_as_buildkit_does() {
 
 #[test]
 fn micro_files_are_planned_as_buildkit_does() {
-    hold("micro", [1.0, 0.998, 0.998, 1.0, 0.999, 0.997]);
+    hold("micro", [1.0, 0.998, 0.998, 1.0, 1.0, 0.997]);
 }
 
 #[test]

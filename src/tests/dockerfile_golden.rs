@@ -21,6 +21,7 @@ fn main() {
         let source = Source::new("Dockerfile", String::from_utf8_lossy(&bytes));
         Ok(match dockerfile::parse(&source) {
             Ok(file) => Printer { source: source.clone() }.file(&file),
+            Err(error) if error.hint.is_none() => return Err(format!("the error has no hint: {error}").into()),
             Err(error) => diagnostic(&error),
         })
     });

@@ -329,8 +329,9 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         let text = |name: &str| path(name).to_str().unwrap().to_owned();
         let _agent = std::os::unix::net::UnixListener::bind(path("agent")).unwrap();
-        std::fs::write(path("a"), "").unwrap();
-        std::fs::write(path("b"), "").unwrap();
+        for key in ["a", "b"] {
+            std::fs::write(path(key), "").unwrap();
+        }
         let got = request(&["--ssh", "default", "."], &[("SSH_AUTH_SOCK", &text("agent"))]).unwrap();
         assert_eq!(got.ssh, [("default".to_owned(), vec![path("agent")])]);
         let got = request(&["--ssh", &format!("k={},{}", text("a"), text("b")), "."], &[]).unwrap();

@@ -20,6 +20,8 @@ pub(super) struct Lexer<'a> {
     how: &'a Expander,
     text: Vec<char>,
     at: usize,
+    /// Where the last `$` stood: an error is about that one.
+    dollar_at: usize,
     env: &'a dyn Env,
     raw_escapes: bool,
     /// The word being collected. One for all nesting levels: a substitution with a word of its own drops what stood
@@ -33,7 +35,22 @@ impl<'a> Lexer<'a> {
     pub(super) fn new(how: &'a Expander, word: &str, env: &'a dyn Env) -> Self {
         // Go's text/scanner drops a byte order mark at the front.
         let text = word.strip_prefix('\u{feff}').unwrap_or(word).chars().collect();
-        Self { how, text, at: 0, env, raw_escapes: false, word: String::new(), matched: BTreeSet::new(), unmatched: BTreeSet::new() }
+        Self {
+            how,
+            text,
+            at: 0,
+            dollar_at: 0,
+            env,
+            raw_escapes: false,
+            word: String::new(),
+            matched: BTreeSet::new(),
+            unmatched: BTreeSet::new(),
+        }
+    }
+
+    /// Returns the line, from 0, of what was read last.
+    pub(super) fn line(&self) -> usize {
+        self.text[..self.dollar_at].iter().filter(|c| **c == '\n').count()
     }
 
     fn peek(&self) -> Option<char> {
@@ -250,6 +267,7 @@ impl<'a> Lexer<'a> {
     }
 
     fn dollar(&mut self, depth: usize) -> Result<String, ExpandErrorKind> {
+        self.dollar_at = self.at;
         self.at += 1;
         if self.peek() == Some('{') {
             self.at += 1;

@@ -44,11 +44,8 @@ impl Reader<'_, '_> {
         };
         let flags = flags::read(self.source, &self.shape.flags, known)?;
         if heredoc::announced(&dest.value).is_some() {
-            return Err(Diagnostic::error(
-                self.source,
-                dest.span,
-                format!("{name} cannot take the heredoc `{}` as its destination", dest.value),
-            ));
+            let message = format!("{name} cannot take the heredoc `{}` as its destination", dest.value);
+            return Err(Diagnostic::error(self.source, dest.span, message).hint(format!("write `{name} {} /path/of/the/file`", dest.value)));
         }
         // Of two heredocs with one name the last body counts for both.
         let bodies: HashMap<&str, &Heredoc> = heredocs.iter().map(|heredoc| (heredoc.name.as_str(), heredoc)).collect();

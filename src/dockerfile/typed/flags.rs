@@ -26,7 +26,7 @@ pub(super) struct Flags<'f>(&'f [Flag]);
 /// Errors: an unknown flag, one given twice, one without its value, a boolean that is none.
 pub(super) fn read<'f>(source: &Arc<Source>, flags: &'f [Flag], known: &[(&'static str, Takes)]) -> Result<Flags<'f>, Diagnostic> {
     for (at, flag) in flags.iter().enumerate() {
-        let wrong = |message: String| Err(Diagnostic::error(source, flag.span, message));
+        let wrong = |message: String, hint: String| Err(Diagnostic::error(source, flag.span, message).hint(hint));
         let name = &flag.name;
         let Some((_, takes)) = known.iter().find(|(known, _)| known == name) else {
             let error = Diagnostic::error(source, flag.span, format!("unknown flag `--{name}`"));
@@ -34,17 +34,25 @@ pub(super) fn read<'f>(source: &Arc<Source>, flags: &'f [Flag], known: &[(&'stat
             return Err(match other_case.or_else(|| suggest::nearest(name, known.iter().map(|(known, _)| *known))) {
                 Some(near) => error.hint(format!("did you mean `--{near}`?")),
                 None if known.is_empty() => error.hint("this instruction takes no flags; `--` ends them"),
-                None => error,
+                None => {
+                    let names: Vec<String> = known.iter().map(|(known, _)| format!("--{known}")).collect();
+                    error.hint(format!("this instruction takes {}", names.join(", ")))
+                }
             });
         };
         if *takes != Takes::Texts && flags[..at].iter().any(|earlier| earlier.name == *name) {
-            return wrong(format!("flag `--{name}` given twice: duplicate flags are not allowed"));
+            return wrong(format!("flag `--{name}` given twice: duplicate flags are not allowed"), "keep one of them".into());
         }
         match (takes, &flag.value) {
-            (Takes::Text | Takes::Texts, None) => return wrong(format!("missing a value for the flag `--{name}`: write `--{name}=value`")),
-            (Takes::Bool, Some(value)) if value.value.is_empty() => return wrong(format!("missing a value for the flag `--{name}`")),
+            (Takes::Text | Takes::Texts, None) => {
+                return wrong(format!("missing a value for the flag `--{name}`"), format!("write `--{name}=value`"));
+            }
+            (Takes::Bool, Some(value)) if value.value.is_empty() => {
+                return wrong(format!("missing a value for the flag `--{name}`"), format!("write `--{name}` or `--{name}=true`"));
+            }
             (Takes::Bool, Some(value)) if boolean(value).is_none() => {
-                return wrong(format!("the flag `--{name}` takes a boolean, true or false, not `{}`", value.value));
+                let message = format!("the flag `--{name}` takes a boolean, true or false, not `{}`", value.value);
+                return wrong(message, format!("write `--{name}`, or leave it out"));
             }
             _ => {}
         }

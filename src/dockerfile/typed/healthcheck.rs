@@ -26,8 +26,8 @@ impl Reader<'_, '_> {
         let command: &Args<'_> = command;
         if kind.text.eq_ignore_ascii_case("NONE") {
             return match command {
-                Args::Line(_) => Err(self.wrong("HEALTHCHECK NONE takes no arguments")),
-                Args::Json(words, _) if !words.is_empty() => Err(self.wrong("HEALTHCHECK NONE takes no arguments")),
+                Args::Line(_) => Err(self.no_arguments()),
+                Args::Json(words, _) if !words.is_empty() => Err(self.no_arguments()),
                 _ => Ok(Healthcheck {
                     test: vec!["NONE".to_owned()],
                     interval_ns: 0,
@@ -41,7 +41,7 @@ impl Reader<'_, '_> {
         let flags = flags::read(self.source, &self.shape.flags, &CHECK)?;
         if !kind.text.eq_ignore_ascii_case("CMD") {
             let message = format!("unknown type `{}` in HEALTHCHECK: must be CMD or NONE", kind.text);
-            return Err(Diagnostic::error(self.source, kind.span(), message));
+            return Err(Diagnostic::error(self.source, kind.span(), message).hint("write `HEALTHCHECK CMD command`, or `HEALTHCHECK NONE`"));
         }
         let test = match command {
             Args::Line(text) => vec!["CMD-SHELL".to_owned(), text.text.to_owned()],
@@ -58,11 +58,15 @@ impl Reader<'_, '_> {
         })
     }
 
+    fn no_arguments(&self) -> Diagnostic {
+        self.wrong("HEALTHCHECK NONE takes no arguments").hint("write `HEALTHCHECK NONE`, or `HEALTHCHECK CMD ...`")
+    }
+
     fn interval(&self, flags: &Flags<'_>, name: &str) -> Result<i64, Diagnostic> {
         let Some(word) = flags.text(name) else { return Ok(0) };
-        let wrong = |message: String| Err(Diagnostic::error(self.source, word.span, message));
+        let wrong = |message: String| Err(Diagnostic::error(self.source, word.span, message).hint("write it as 30s, 1m30s or 500ms"));
         match duration::parse_ns(&word.value) {
-            None => wrong(format!("invalid duration `{}` for --{name}: write it as 30s, 1m30s or 500ms", word.value)),
+            None => wrong(format!("invalid duration `{}` for --{name}", word.value)),
             Some(0) => Ok(0),
             Some(short) if short < LEAST_NS => wrong(format!("--{name} cannot be less than 1ms: `{}`", word.value)),
             Some(ns) => Ok(ns),
@@ -71,7 +75,7 @@ impl Reader<'_, '_> {
 
     fn retries(&self, flags: &Flags<'_>) -> Result<i64, Diagnostic> {
         let Some(word) = flags.text("retries") else { return Ok(0) };
-        let wrong = |message: String| Err(Diagnostic::error(self.source, word.span, message));
+        let wrong = |message: String| Err(Diagnostic::error(self.source, word.span, message).hint("write --retries=3"));
         match word.value.parse::<i32>() {
             Err(_) => wrong(format!("--retries must be a number, not `{}`", word.value)),
             Ok(negative) if negative < 0 => wrong(format!("--retries cannot be negative: {negative}")),

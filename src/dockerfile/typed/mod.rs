@@ -78,9 +78,13 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// An error about the whole instruction.
+    /// An error about the whole instruction; the hint shows a right one.
     fn wrong(&self, message: impl Into<String>) -> Diagnostic {
-        Diagnostic::error(self.source, self.shape.line.span(), message)
+        let error = Diagnostic::error(self.source, self.shape.line.span(), message);
+        match self.shape.command {
+            Some(command) => error.hint(format!("for example: {}", example(command))),
+            None => error,
+        }
     }
 
     fn unknown(&self) -> Diagnostic {
@@ -92,7 +96,7 @@ impl Reader<'_, '_> {
             None if name.starts_with(|c: char| c.is_ascii_lowercase()) || name.starts_with("&&") => {
                 error.hint("does the line before lack a continuation mark at its end?")
             }
-            None => error,
+            None => error.hint(format!("the instructions are {}", names.join(", "))),
         }
     }
 
@@ -147,7 +151,8 @@ impl Reader<'_, '_> {
         };
         match pairs.iter().find(|pair| pair.key.value.is_empty()) {
             Some(blank) => {
-                Err(Diagnostic::error(self.source, blank.key.span.to(blank.value.span), format!("{name} names can not be blank")))
+                let error = Diagnostic::error(self.source, blank.key.span.to(blank.value.span), format!("{name} names can not be blank"));
+                Err(error.hint(format!("write `{name} NAME=value`, no space before `=`")))
             }
             None => Ok(pairs),
         }
@@ -159,7 +164,10 @@ impl Reader<'_, '_> {
             _ => return Err(self.wrong("ARG requires at least one argument")),
         };
         let declared = words.iter().map(|word| match split(*word) {
-            Some((name, _)) if name.text.is_empty() => Err(Diagnostic::error(self.source, word.span(), "ARG names can not be blank")),
+            Some((name, _)) if name.text.is_empty() => {
+                let error = Diagnostic::error(self.source, word.span(), "ARG names can not be blank");
+                Err(error.hint("write `ARG NAME=default`, no space before `=`"))
+            }
             Some((name, default)) => Ok(ArgDecl { name: name.word(), default: Some(default.word()) }),
             None => Ok(ArgDecl { name: word.word(), default: None }),
         });
@@ -199,7 +207,8 @@ impl Reader<'_, '_> {
         let words = self.at_least_one("VOLUME")?;
         self.no_flags()?;
         if let Some(blank) = words.iter().find(|word| word.value.trim().is_empty()) {
-            return Err(Diagnostic::error(self.source, blank.span, "VOLUME can not be an empty string"));
+            let error = Diagnostic::error(self.source, blank.span, "VOLUME can not be an empty string");
+            return Err(error.hint("name a directory, such as /data, or remove the instruction"));
         }
         Ok(words.into_iter().map(|word| Word::new(word.value.trim().to_owned(), word.span)).collect())
     }
@@ -221,7 +230,10 @@ impl Reader<'_, '_> {
             return Err(self.wrong("ONBUILD requires at least one argument, the instruction to run"));
         };
         self.no_flags()?;
-        let forbidden = |message: &str| Err(Diagnostic::error(self.source, trigger.name.span(), message));
+        let forbidden = |message: &str| {
+            let hint = "a trigger is any instruction but ONBUILD, FROM and MAINTAINER (ONBUILD LABEL says who maintains)";
+            Err(Diagnostic::error(self.source, trigger.name.span(), message).hint(hint))
+        };
         match trigger.command {
             Some(Command::Onbuild) => return forbidden("ONBUILD ONBUILD isn't allowed"),
             Some(Command::From) => return forbidden("FROM isn't allowed as an ONBUILD trigger"),
@@ -242,6 +254,30 @@ impl Reader<'_, '_> {
     fn trigger_text(&self) -> &str {
         let written = self.shape.written.text.trim_start();
         written[self.shape.name.text.len().min(written.len())..].trim_start_matches([' ', '\t', '\n', '\u{C}', '\r'])
+    }
+}
+
+/// Returns a right use of an instruction.
+fn example(command: Command) -> &'static str {
+    match command {
+        Command::Add => "ADD archive.tar.gz /srv/",
+        Command::Arg => "ARG VERSION=1.0",
+        Command::Cmd => "CMD [\"serve\", \"--port=80\"]",
+        Command::Copy => "COPY src/ /srv/app/",
+        Command::Entrypoint => "ENTRYPOINT [\"serve\"]",
+        Command::Env => "ENV LANG=C.UTF-8",
+        Command::Expose => "EXPOSE 8080/tcp",
+        Command::From => "FROM debian:stable AS build",
+        Command::Healthcheck => "HEALTHCHECK --interval=30s CMD check-it, or HEALTHCHECK NONE",
+        Command::Label => "LABEL version=\"1.0\"",
+        Command::Maintainer => "LABEL org.opencontainers.image.authors=\"name@example.org\"",
+        Command::Onbuild => "ONBUILD RUN make",
+        Command::Run => "RUN make",
+        Command::Shell => "SHELL [\"/bin/sh\", \"-c\"]",
+        Command::StopSignal => "STOPSIGNAL SIGTERM",
+        Command::User => "USER 1000",
+        Command::Volume => "VOLUME /data",
+        Command::Workdir => "WORKDIR /srv/app",
     }
 }
 

@@ -33,7 +33,7 @@ impl Reader<'_, '_> {
         let error = Diagnostic::error(self.source, value.span, format!("invalid {what} `{}`: must be {}", value.value, known.join(" or ")));
         Err(match suggest::nearest(&value.value, known.iter().copied()) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
-            None => error,
+            None => error.hint(format!("it is one of {}", known.join(", "))),
         })
     }
 
@@ -60,6 +60,7 @@ impl Reader<'_, '_> {
     }
 
     fn malformed(&self, flag: &str, value: &Word, reason: csv::Malformed) -> Diagnostic {
-        Diagnostic::error(self.source, value.span, format!("invalid {flag} `{}`: {reason}", value.value))
+        let hint = "a field that holds a comma or a quote stands in double quotes as a whole: \"target=/a,b\"";
+        Diagnostic::error(self.source, value.span, format!("invalid {flag} `{}`: {reason}", value.value)).hint(hint)
     }
 }

@@ -8,30 +8,13 @@ use std::collections::BTreeSet;
 use crate::dockerfile::check::{self, Rule};
 use crate::dockerfile::expand::{Env, Expansion};
 use crate::dockerfile::instruction::{CommandLine, Instruction, Pair, Stage, Word};
-use crate::dockerfile::source::{Diagnostic, Severity, Span};
+use crate::dockerfile::source::{Diagnostic, Span};
 use crate::dockerfile::suggest;
 use crate::image::config::ImageConfig;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 
 use super::Lowering;
-use super::globals::declared;
-
-/// Build arguments that work without ARG.
-const PREDEFINED: [&str; 12] = [
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "FTP_PROXY",
-    "NO_PROXY",
-    "ALL_PROXY",
-    "SOURCE_DATE_EPOCH",
-    "BUILDPLATFORM",
-    "BUILDOS",
-    "BUILDOSVERSION",
-    "BUILDARCH",
-    "BUILDVARIANT",
-    "TARGETSTAGE",
-];
 
 impl Lowering<'_> {
     /// Notes a finding, unless its rule is switched off. The same finding twice counts once.
@@ -175,28 +158,6 @@ impl Lowering<'_> {
             span,
             format!("attempting to {verb} file `{source}` that is excluded by .dockerignore"),
         );
-    }
-
-    /// Build arguments that no ARG declares do nothing, which is seldom meant.
-    pub(super) fn check_undeclared_arguments(&mut self) {
-        let stages = self.file.stages.iter().flat_map(|s| &s.instructions);
-        let mut names: BTreeSet<&str> = self.file.global_args.iter().chain(stages).flat_map(declared).collect();
-        names.extend(self.trigger_arguments.iter().map(String::as_str));
-        let mut found = Vec::new();
-        for name in self.facts.build_args.keys() {
-            let upper = name.to_uppercase();
-            let known = PREDEFINED.contains(&upper.as_str()) || upper.starts_with("BUILDKIT_") || upper.starts_with("TARGET");
-            if known || names.contains(name.as_str()) {
-                continue;
-            }
-            let near = suggest::nearest(name, names.iter().copied());
-            found.push(Diagnostic {
-                severity: Severity::Warning,
-                hint: Some(format!("no ARG declares it{}", did_you_mean(near))),
-                ..Diagnostic::error(&self.file.source, Span::default(), format!("build argument `{name}` is not used"))
-            });
-        }
-        self.warnings.append(&mut found);
     }
 }
 

@@ -26,7 +26,7 @@ impl Lowering<'_> {
         let chmod = self.flag(work, instruction, copy.chmod.as_ref())?;
         let checksum = self.flag(work, instruction, copy.checksum.as_ref())?;
         if let (Some(mode), Some(word)) = (&chmod, &copy.chmod) {
-            values::mode(mode).map_err(|e| self.error(word.span, e.to_string()))?;
+            values::mode(mode).map_err(|e| self.value_error(word.span, &e))?;
         }
         let from_context = copy.from.as_ref().is_none_or(|f| f.value.is_empty());
         let mut sources = Vec::new();
@@ -49,7 +49,7 @@ impl Lowering<'_> {
         for source in &mut sources {
             if let CopySource::Git(address, span) = source {
                 let span = *span;
-                **address = address.as_ref().clone().with_flags(copy.keep_git_dir, None).map_err(|e| self.error(span, e))?;
+                **address = address.as_ref().clone().with_flags(copy.keep_git_dir, None).map_err(|e| self.address_error(span, e))?;
             }
         }
         let dest = match &copy.dest {
@@ -99,7 +99,7 @@ impl Lowering<'_> {
     ) -> Result<CopySource, Diagnostic> {
         let text = self.expand(work, instruction, word)?;
         let span = self.at(word.span);
-        let kind = address::kind(&text).map_err(|e| self.error(span, e))?;
+        let kind = address::kind(&text).map_err(|e| self.address_error(span, e))?;
         match kind {
             SourceKind::Git(address) if is_add => Ok(CopySource::Git(address, span)),
             SourceKind::Http if is_add => Ok(CopySource::Http(text, span)),
@@ -118,6 +118,11 @@ impl Lowering<'_> {
         }
     }
 
+    pub(super) fn address_error(&self, span: Span, message: String) -> Diagnostic {
+        self.error(span, message)
+            .hint("a repository is HOST/PATH.git?KEY=VALUE or HOST/PATH.git#REF:DIRECTORY, each key once, and as the flags say")
+    }
+
     fn remote_copy(&self, span: Span, text: &str, what: &str) -> Diagnostic {
         self.error(span, format!("COPY source can't be a {what}: `{}`", address::redact(text))).hint("ADD takes remote sources")
     }
@@ -127,7 +132,7 @@ impl Lowering<'_> {
         let mut body = if heredoc.chomp { without_tabs(&heredoc.body) } else { heredoc.body.clone() };
         if heredoc.expand {
             let expanded =
-                self.expander.for_bodies().word(&body, &work.done.scope).map_err(|e| self.expand_error(heredoc.body_span, &e))?;
+                self.expander.for_bodies().word(&body, &work.done.scope).map_err(|e| self.expand_error(line_of(heredoc, e.line), &e))?;
             self.note_unmatched(work, instruction, &expanded.unmatched);
             body = expanded.text;
         }
@@ -137,15 +142,22 @@ impl Lowering<'_> {
     /// Gives a repository its checksum, and returns a URL's.
     fn check_checksum(&self, sources: &mut [CopySource], count: usize, checksum: &str, span: Span) -> Result<Option<Checksum>, Diagnostic> {
         if count != 1 {
-            return Err(self.error(span, format!("checksum `{checksum}` can't be specified for multiple sources")));
+            let error = self.error(span, format!("checksum `{checksum}` can't be specified for multiple sources"));
+            return Err(error.hint("give each source an ADD of its own"));
         }
         match sources {
             [CopySource::Git(address, _)] => {
-                **address = GitAddress::clone(address).with_flags(None, Some(checksum)).map_err(|e| self.error(span, e))?;
+                **address = GitAddress::clone(address).with_flags(None, Some(checksum)).map_err(|e| self.address_error(span, e))?;
                 Ok(None)
             }
-            [CopySource::Http(..)] => checksum.parse().map(Some).map_err(|e| self.error(span, format!("unsupported checksum digest: {e}"))),
-            _ => Err(self.error(span, format!("checksum `{checksum}` requires an HTTP(S) or Git source"))),
+            [CopySource::Http(..)] => checksum
+                .parse()
+                .map(Some)
+                .map_err(|e| self.error(span, format!("unsupported checksum digest: {e}")).hint("write --checksum=sha256:HEX")),
+            _ => {
+                let error = self.error(span, format!("checksum `{checksum}` requires an HTTP(S) or Git source"));
+                Err(error.hint("files of the context are known by their content anyway: leave the flag out"))
+            }
         }
     }
 
@@ -155,7 +167,8 @@ impl Lowering<'_> {
         let origin = self.copy_origin(&word.value, span)?;
         self.tree(work, &origin, span).map_err(|stage| {
             let (read, this) = (&self.stage_label(stage), &work.info.label);
-            self.error(span, format!("cannot copy from stage `{read}`, it needs to be defined before current stage `{this}`"))
+            let error = self.error(span, format!("cannot copy from stage `{read}`, it needs to be defined before current stage `{this}`"));
+            error.hint(format!("move the stage `{read}` above this one"))
         })
     }
 
@@ -175,6 +188,14 @@ impl Lowering<'_> {
     pub(super) fn stage_label(&self, index: usize) -> String {
         self.file.stages[index].name.clone().unwrap_or_else(|| format!("stage-{index}"))
     }
+}
+
+/// Returns where a line of a heredoc's body stands.
+fn line_of(heredoc: &Heredoc, line: usize) -> Span {
+    let start = heredoc.body_span.start as usize;
+    let before: usize = heredoc.body.split_inclusive('\n').take(line).map(str::len).sum();
+    let length = heredoc.body[before..].lines().next().map_or(0, str::len);
+    Span::new(start + before, start + before + length)
 }
 
 /// Returns BuildKit's history text: `--exclude`, `--link` and `--from` are not in it.

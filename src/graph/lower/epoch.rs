@@ -15,6 +15,9 @@ use super::scope::Scope;
 
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
+/// What a stage must be whose time is taken.
+const STAGE: &str = "such a stage is FROM scratch, ARGs, and one ADD of a URL or a repository";
+
 impl Lowering<'_> {
     /// Reads `SOURCE_DATE_EPOCH`: seconds, `context`, a named context, or a stage that only downloads one thing. Returns
     /// what the caller has to find out first.
@@ -54,11 +57,12 @@ impl Lowering<'_> {
             return self.epoch_stage(stage);
         }
         let place = self.file.global_args.iter().find(|i| declared(i).any(|n| n == EPOCH)).map_or(Span::default(), |i| i.span);
-        Err(self.error(place, format!("invalid SOURCE_DATE_EPOCH: `{value}` is no number of seconds, context or stage")))
+        let error = self.error(place, format!("invalid SOURCE_DATE_EPOCH: `{value}` is no number of seconds, context or stage"));
+        Err(error.hint("give seconds since 1970, `context`, the name of a --build-context, or a stage with one remote ADD"))
     }
 
     fn epoch_stage(&self, stage: &Stage) -> Result<EpochSource, Diagnostic> {
-        let bad = |span: Span, why: String| Err(self.error(span, format!("SOURCE_DATE_EPOCH stage {why}")));
+        let bad = |span: Span, why: String| Err(self.error(span, format!("SOURCE_DATE_EPOCH stage {why}")).hint(STAGE));
         let mut scope = self.globals.clone();
         scope.unset(EPOCH);
         if self.epoch_word(&stage.from.image, &scope)? != "scratch" {
@@ -91,27 +95,29 @@ impl Lowering<'_> {
 
     fn epoch_add(&self, add: &CopyArgs, span: Span, scope: &Scope) -> Result<EpochSource, Diagnostic> {
         let [CopyArg::Path(word)] = add.sources.as_slice() else {
-            return Err(self.error(span, "SOURCE_DATE_EPOCH stage must contain exactly one remote ADD source"));
+            return Err(self.error(span, "SOURCE_DATE_EPOCH stage must contain exactly one remote ADD source").hint(STAGE));
         };
         let text = self.epoch_word(word, scope)?;
         let checksum = add.checksum.as_ref().map(|w| Ok((self.epoch_word(w, scope)?, w.span))).transpose()?;
-        match address::kind(&text).map_err(|e| self.error(word.span, e))? {
+        match address::kind(&text).map_err(|e| self.address_error(word.span, e))? {
             SourceKind::Git(address) => {
                 let wanted = checksum.as_ref().map(|(text, _)| text.as_str()).filter(|t| !t.is_empty());
-                let address = address.with_flags(add.keep_git_dir, wanted).map_err(|e| self.error(word.span, e))?;
+                let address = address.with_flags(add.keep_git_dir, wanted).map_err(|e| self.address_error(word.span, e))?;
                 Ok(EpochSource::Remote(CopySource::Git(Box::new(address), word.span), None))
             }
             SourceKind::Http => {
-                let parse =
-                    |(text, span): (String, Span)| text.parse().map_err(|e| self.error(span, format!("unsupported checksum digest: {e}")));
+                let parse = |(text, span): (String, Span)| {
+                    text.parse()
+                        .map_err(|e| self.error(span, format!("unsupported checksum digest: {e}")).hint("write --checksum=sha256:HEX"))
+                };
                 let checksum = checksum.filter(|(text, _)| !text.is_empty()).map(parse).transpose()?;
                 Ok(EpochSource::Remote(CopySource::Http(text, word.span), checksum))
             }
-            SourceKind::Local => Err(self.error(span, "SOURCE_DATE_EPOCH stage source must be a single HTTP(S) or Git ADD")),
+            SourceKind::Local => Err(self.error(span, "SOURCE_DATE_EPOCH stage source must be a single HTTP(S) or Git ADD").hint(STAGE)),
         }
     }
 
     fn epoch_word(&self, word: &Word, scope: &Scope) -> Result<String, Diagnostic> {
-        self.expander.word(&word.value, scope).map(|e| e.text).map_err(|e| self.error(word.span, e.to_string()))
+        self.expander.word(&word.value, scope).map(|e| e.text).map_err(|e| self.expand_error(word.span, &e))
     }
 }

@@ -67,7 +67,7 @@ impl Lowering<'_> {
                 if let Some(value) = build_args.get(name) {
                     scope.set(name, value);
                 } else if let Some(default) = &declaration.default {
-                    let value = self.expander.word(&default.value, &scope).map_err(|e| self.error(default.span, e.to_string()))?;
+                    let value = self.expander.word(&default.value, &scope).map_err(|e| self.expand_error(default.span, &e))?;
                     scope.set(name, &value.text);
                     expansion = Some(value);
                 }

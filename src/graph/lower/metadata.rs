@@ -91,7 +91,7 @@ impl Lowering<'_> {
                 for (rule, message) in check::expose(&port) {
                     self.find(rule, instruction, word.span, message);
                 }
-                let ports = ports.map_err(|e| self.error(word.span, e.to_string()))?;
+                let ports = ports.map_err(|e| self.value_error(word.span, &e))?;
                 self.weigh(weight::of_strings(&ports), word.span)?;
                 entries.extend(ports);
             }
@@ -106,7 +106,8 @@ impl Lowering<'_> {
         for word in words {
             let volume = self.expand(work, instruction, word)?;
             if volume.is_empty() {
-                return Err(self.error(word.span, "VOLUME specified can not be an empty string"));
+                let error = self.error(word.span, "VOLUME specified can not be an empty string");
+                return Err(error.hint("the variable is empty: give it a default, as in ${DIR:-/data}"));
             }
             volumes.push(volume);
         }

@@ -37,11 +37,11 @@ impl Lowering<'_> {
         self.outline.mounts(work.index, instruction, |span| place.unwrap_or(span), &mounts);
         let command = command(work, run);
         if command.argv.is_empty() {
-            return Err(self.error(instruction.span, "RUN has nothing to run: arguments are required"));
+            return Err(self.error(instruction.span, "RUN has nothing to run: arguments are required").hint("for example: RUN make"));
         }
         if let Some(device) = run.devices.first() {
             let error = self.error(device.span, format!("RUN --device=`{}`: devices are not supported", device.value));
-            return Err(error);
+            return Err(error.hint("steps see /dev/null, zero, full, random, urandom and tty only; run what needs a device in a container"));
         }
         let network = self.network(run.network.as_ref())?;
         let insecure = self.insecure(run.security.as_ref())?;
@@ -143,7 +143,21 @@ impl Lowering<'_> {
                 *value = self.expand(work, instruction, &Word::new(value.clone(), flag.span))?;
             }
         }
-        mounts::read(&fields).map_err(|e| self.error(flag.span, e))
+        mounts::read(&fields).map_err(|e| {
+            let span = e.field.and_then(|field| self.field_span(flag.span, field)).unwrap_or(flag.span);
+            self.error(span, e.message).hint("a mount is type=bind|cache|tmpfs|secret|ssh and target=PATH, with further keys by type")
+        })
+    }
+
+    /// Returns where the field number `field` of a flag stands; none where quotes or joined lines hide it.
+    fn field_span(&self, flag: Span, field: usize) -> Option<Span> {
+        let text = self.file.source.text().get(flag.start as usize..flag.end as usize)?;
+        if text.contains(['"', '\'', '\n', '\\']) {
+            return None;
+        }
+        let start = flag.start as usize + text.split(',').take(field).map(|f| f.len() + 1).sum::<usize>();
+        let length = text.split(',').nth(field)?.len();
+        Some(Span::new(start, start + length))
     }
 
     fn mount(&mut self, work: &Work<'_>, text: MountText, span: Span, sockets: usize) -> Result<Mount, Diagnostic> {
@@ -163,7 +177,8 @@ impl Lowering<'_> {
             MountType::Bind | MountType::Cache | MountType::Tmpfs => {
                 let target = paths::join(work.workdir(), &text.target);
                 if target == "/" {
-                    return Err(self.error(span, "invalid mount target `/`: the root itself can't be a mount point"));
+                    let error = self.error(span, "invalid mount target `/`: the root itself can't be a mount point");
+                    return Err(error.hint("name a directory with target=; --mount=from=STAGE,target=/src shows a whole stage there"));
                 }
                 let kind = self.mount_files(work, text, span)?;
                 Ok(mount(target, kind))
@@ -178,10 +193,9 @@ impl Lowering<'_> {
                 let origin = self.named_origin(name, span)?;
                 Some(self.tree(work, &origin, span).map_err(|_| {
                     let target = &text.target;
-                    self.error(
-                        span,
-                        format!("cannot mount from stage `{name}` to `{target}`, stage needs to be defined before current command"),
-                    )
+                    let message =
+                        format!("cannot mount from stage `{name}` to `{target}`, stage needs to be defined before current command");
+                    self.error(span, message).hint(format!("move the stage `{name}` above this one"))
                 })?)
             }
         };

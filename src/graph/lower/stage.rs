@@ -92,7 +92,7 @@ impl Lowering<'_> {
             self.place = Some(info.stage.instruction.span);
             let result = self.weighed(&mut work, instruction);
             self.place = None;
-            result?;
+            result.map_err(|error| error.label(format!("its trigger `{}`", first_line(instruction))))?;
         }
         work.onbuild = None;
         for instruction in &info.stage.instructions {
@@ -140,7 +140,8 @@ impl Lowering<'_> {
     fn continue_stage(&self, index: usize, base: usize, info: &StageInfo<'_>) -> Result<Finished, Diagnostic> {
         let Some(mut done) = self.finished[base].clone() else {
             let span = info.stage.from.image.span;
-            return Err(self.error(span, format!("stage {index} cannot start from stage {base}, which comes later")));
+            let error = self.error(span, format!("stage {index} cannot start from stage {base}, which comes later"));
+            return Err(error.hint("move that stage above this one"));
         };
         done.config.config.on_build.clear();
         Ok(done)
@@ -223,7 +224,7 @@ impl Lowering<'_> {
             Kind::Volume(volumes) => self.volume(work, instruction, volumes)?,
             Kind::StopSignal(signal) => {
                 let value = self.expand(work, instruction, signal)?;
-                values::signal(&value).map_err(|e| self.error(signal.span, e.to_string()))?;
+                values::signal(&value).map_err(|e| self.value_error(signal.span, &e))?;
                 work.history(format!("STOPSIGNAL {value}"), None);
                 work.done.config.config.stop_signal = Some(value);
             }
@@ -278,7 +279,11 @@ impl Lowering<'_> {
     }
 
     pub(super) fn expand_error(&self, span: Span, error: &ExpandError) -> Diagnostic {
-        self.error(span, error.to_string())
+        self.error(span, error.to_string()).hint(error.kind.hint())
+    }
+
+    pub(super) fn value_error(&self, span: Span, error: &values::ValueError) -> Diagnostic {
+        self.error(span, error.to_string()).hint(error.hint())
     }
 
     pub(super) fn note_unmatched(&mut self, work: &Work<'_>, instruction: &Instruction, unmatched: &std::collections::BTreeSet<String>) {

@@ -55,10 +55,11 @@ impl<'a> Lowering<'a> {
 
     fn read_from(&mut self, index: usize, stage: &'a Stage, by_name: &BTreeMap<String, usize>) -> Result<StageInfo<'a>, Diagnostic> {
         let word = &stage.from.image;
-        let expanded = self.expander.word(&word.value, &self.globals).map_err(|e| self.error(word.span, e.to_string()))?;
+        let expanded = self.expander.word(&word.value, &self.globals).map_err(|e| self.expand_error(word.span, &e))?;
         self.check_from_arguments(stage, &expanded);
         if expanded.text.is_empty() {
-            return Err(self.error(word.span, format!("base name ({}) should not be blank", word.value)));
+            let error = self.error(word.span, format!("base name ({}) should not be blank", word.value));
+            return Err(error.hint("only ARGs above the first FROM are seen here: declare one there, with a default"));
         }
         let mut named_arguments = expanded.matched;
         let platform = stage.from.platform.as_ref().map(|word| self.parse_platform(stage, word, &mut named_arguments)).transpose()?;
@@ -77,7 +78,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn parse_platform(&mut self, stage: &Stage, word: &Word, named: &mut BTreeSet<String>) -> Result<Platform, Diagnostic> {
-        let expanded = self.expander.word(&word.value, &self.globals).map_err(|e| self.error(word.span, e.to_string()))?;
+        let expanded = self.expander.word(&word.value, &self.globals).map_err(|e| self.expand_error(word.span, &e))?;
         named.extend(expanded.matched.iter().cloned());
         self.check_from_arguments(stage, &expanded);
         self.check_from_platform(stage, word, &expanded);
@@ -93,7 +94,10 @@ impl<'a> Lowering<'a> {
         let names: Vec<&str> = self.globals.names().collect();
         match expanded.unmatched.iter().find_map(|name| suggest::nearest(name, names.iter().copied())) {
             Some(near) => Err(error.hint(format!("did you mean `{near}`?"))),
-            None => Err(error),
+            None if expanded.text.is_empty() => {
+                Err(error.hint("only ARGs above the first FROM are seen here, and the automatic ones, such as $BUILDPLATFORM"))
+            }
+            None => Err(error.hint("write os/architecture, such as linux/amd64 or linux/arm/v7")),
         }
     }
 
@@ -107,7 +111,8 @@ impl<'a> Lowering<'a> {
             let error = self.error(span, format!("failed to parse stage name `{name}`: {e}"));
             match near {
                 Some(near) => error.hint(format!("did you mean the stage `{near}`?")),
-                None => error,
+                None if name.chars().any(char::is_uppercase) => error.hint("names of images are in lower case"),
+                None => error.hint("write NAME, NAME:TAG or NAME@sha256:DIGEST"),
             }
         })?;
         if let Some(named) = self.named_context(name, platform) {
@@ -127,10 +132,15 @@ impl<'a> Lowering<'a> {
         let name = plain(name);
         let for_platform = format!("{name}::{platform}");
         let found = |wanted: &str| self.facts.named_contexts.iter().find(|(key, _)| *key == wanted || plain(key) == wanted);
+        self.asked_names.borrow_mut().insert(name.clone());
         let (key, context) = found(&for_platform).or_else(|| found(&name))?;
+        self.used_contexts.borrow_mut().insert(key.clone());
         Some(match context {
             NamedContext::Files => Origin::Files(key.clone()),
-            NamedContext::Stage(stage) => Origin::Stage(*self.by_name.get(&stage.to_lowercase())?),
+            // Wherever the stage stands: one that comes too late is an error where it is used.
+            NamedContext::Stage(stage) => {
+                Origin::Stage(self.file.stages.iter().rposition(|s| s.name.as_deref() == Some(&stage.to_lowercase()))?)
+            }
             NamedContext::Image(ImageSource::Reference(reference)) if reference.ends_with("library/scratch:latest") => Origin::Scratch,
             NamedContext::Image(source) => Origin::Image(ImageRequest { source: source.clone(), platform: platform.clone() }),
         })
@@ -138,7 +148,7 @@ impl<'a> Lowering<'a> {
 
     /// Returns where `COPY --from=NAME` reads. `name` may be a stage's index.
     pub(super) fn copy_origin(&self, name: &str, span: Span) -> Result<Origin, Diagnostic> {
-        let expanded = self.expander.word(name, &Nothing).map_err(|e| self.error(span, e.to_string()))?;
+        let expanded = self.expander.word(name, &Nothing).map_err(|e| self.expand_error(span, &e))?;
         if expanded.text != name {
             return Err(self
                 .error(span, format!("variable expansion is not supported for --from (`{name}`)"))
@@ -147,7 +157,11 @@ impl<'a> Lowering<'a> {
         match name.parse::<i64>() {
             Ok(index) => match usize::try_from(index).ok().filter(|i| *i < self.file.stages.len()) {
                 Some(index) => Ok(Origin::Stage(index)),
-                None => Err(self.error(span, format!("invalid stage index {index}: the file has {} stages", self.file.stages.len()))),
+                None => {
+                    let count = self.file.stages.len();
+                    let error = self.error(span, format!("invalid stage index {index}: the file has {count} stages"));
+                    Err(error.hint(format!("indexes go from 0 to {}; a name is safer: FROM ... AS name", count.saturating_sub(1))))
+                }
             },
             Err(_) => self.named_origin(name, span),
         }

@@ -208,48 +208,6 @@ fn labels_of_the_command_line_come_last() {
     assert_eq!(runs(&graph)[0].network, NetworkMode::Host);
 }
 
-#[test]
-fn an_epoch_that_is_no_number_is_asked_for_and_then_counts_as_given() {
-    use crate::address::GitAddress;
-    use crate::graph::CopySource;
-    let mut named = args(&[("SOURCE_DATE_EPOCH", "timeless")]);
-    named.named_contexts.insert("timeless".into(), NamedContext::Files);
-    let dated = "FROM a\nARG SOURCE_DATE_EPOCH\nRUN x\nFROM scratch AS src\nARG V=1\nADD https://x/$V.tar /\n";
-    let want = |text: &str| runs(&graph(text, args(&[])).unwrap())[0].env.clone();
-    assert_eq!(want("ARG SOURCE_DATE_EPOCH=context\nFROM a\nARG SOURCE_DATE_EPOCH\nRUN x")[1].1, "1700000000");
-    for (text, facts, epoch, arg) in [
-        ("FROM a\nARG SOURCE_DATE_EPOCH\nRUN x", args(&[("SOURCE_DATE_EPOCH", "context")]), Some(1_700_000_000), Some("1700000000")),
-        ("FROM a\nARG SOURCE_DATE_EPOCH\nRUN x", args(&[("SOURCE_DATE_EPOCH", "7")]), Some(7), Some("7")),
-        ("FROM a\nARG SOURCE_DATE_EPOCH\nRUN x", named, None, None),
-        (dated, Facts { target: Some("0".into()), ..args(&[("SOURCE_DATE_EPOCH", "src")]) }, Some(1_700_000_000), Some("1700000000")),
-    ] {
-        let facts = Facts { target: None, ..facts };
-        let text = text
-            .replace("FROM a\nARG SOURCE_DATE_EPOCH\nRUN x\nFROM scratch", "FROM a AS first\nARG SOURCE_DATE_EPOCH\nRUN x\nFROM scratch");
-        let target = text.contains("first").then(|| "first".to_string());
-        let graph = graph(&text, Facts { target, ..facts }).unwrap();
-        assert_eq!(graph.epoch, epoch, "{text}");
-        let env = &runs(&graph)[0].env;
-        assert_eq!(env.iter().find(|(n, _)| n == "SOURCE_DATE_EPOCH").map(|(_, v)| v.as_str()), arg, "{text}");
-    }
-    let file = crate::dockerfile::parse(&Source::new("Dockerfile", "FROM scratch AS s\nADD https://h/x.git#v1 /\n")).unwrap();
-    let Ok(Lowered::NeedsEpoch(EpochSource::Remote(CopySource::Git(address, _), None))) =
-        lower(&file, &args(&[("SOURCE_DATE_EPOCH", "S")]))
-    else {
-        panic!("a stage that adds a repository has its time");
-    };
-    assert_eq!(Some(*address), GitAddress::parse("https://h/x.git#v1").unwrap());
-}
-
-#[test]
-fn credentials_are_in_no_title_and_no_history() {
-    let text = "FROM a\nADD https://me:pw@h/f https://tok@h/r.git#main /d/\n";
-    let graph = graph(text, facts()).unwrap();
-    let stage = &graph.stages[graph.target];
-    assert_eq!(stage.history[0].created_by, "ADD https://xxxxx:xxxxx@h/f https://xxxxx@h/r.git#main /d/ # buildkit");
-    assert!(graph.nodes.iter().all(|n| !n.title.contains("pw@") && !n.title.contains("tok@")), "{:?}", graph.nodes);
-}
-
 /// Returns the error of a file that can't be lowered.
 pub(super) fn error_of(text: &str) -> Diagnostic {
     match graph(text, facts()) {
@@ -292,4 +250,124 @@ fn a_check_without_a_target_looks_at_all_stages() {
     let all = Facts { stages: StageChoice::All, ..facts() };
     assert_eq!(found(text, all), ["LegacyKeyValueFormat:2:2", "LegacyKeyValueFormat:4:4"]);
     assert_eq!(found(text, Facts { target: Some("s".into()), ..facts() }), ["LegacyKeyValueFormat:2:2"]);
+}
+
+#[test]
+fn what_is_given_and_has_no_effect_is_said() {
+    let said = |text: &str, facts: Facts| -> Vec<String> {
+        let graph = graph(text, facts).unwrap_or_else(|e| panic!("{text}: {e}"));
+        graph.warnings.iter().filter(|w| w.rule.is_none()).map(|w| format!("{w} ({})", w.hint.as_deref().unwrap_or("-"))).collect()
+    };
+    let contexts =
+        |names: &[&str]| Facts { named_contexts: names.iter().map(|n| (n.to_string(), NamedContext::Files)).collect(), ..facts() };
+    for (text, facts, want) in [
+        ("ARG A=1\nFROM x:$A\n", facts(), ""),
+        ("ARG A=1\nARG B=$A\nFROM x:${B}\n", facts(), ""),
+        ("ARG A\nFROM x\nARG A\n", facts(), ""),
+        ("ARG TARGETARCH\nARG SOURCE_DATE_EPOCH=1\nFROM x\n", facts(), ""),
+        (
+            "ARG A=1\nFROM x\n",
+            facts(),
+            "Dockerfile:1:5: ARG `A` is not used (no FROM refers to it, and no stage has an ARG of that name; `# check=skip=UnusedGlobalArg` silences this)",
+        ),
+        (
+            "ARG A=1\nFROM x\nRUN echo $A\n",
+            facts(),
+            "Dockerfile:1:5: ARG `A` is not used (before FROM it counts for FROM lines only: the stage that uses it (line 3) needs an `ARG A` of its own; `# check=skip=UnusedGlobalArg` silences this)",
+        ),
+        ("# check=skip=UnusedGlobalArg\nARG A=1\nFROM x\n", facts(), ""),
+        ("# check=skip=all;error=true\nARG A=1\nFROM x\n", facts(), ""),
+        (
+            "# check=error=true\nARG A=1\nFROM x\n",
+            facts(),
+            "Dockerfile:2:5: ARG `A` is not used (no FROM refers to it, and no stage has an ARG of that name; `# check=skip=UnusedGlobalArg` silences this)",
+        ),
+        (
+            "FROM x\nARG VERSION\n",
+            args(&[("VERSON", "1")]),
+            "build argument `VERSON` is not used (no ARG declares it (did you mean `VERSION`?); `# check=skip=UnusedBuildArg` silences this)",
+        ),
+        ("FROM x\nCOPY --from=assets . .\n", contexts(&["assets"]), ""),
+        ("FROM x\nRUN --mount=from=assets,target=/a true\n", contexts(&["assets"]), ""),
+        ("FROM x AS assets\nFROM y\n", contexts(&["assets"]), ""),
+        ("FROM x\n", contexts(&["other::linux/arm64"]), ""),
+        (
+            "FROM x\nCOPY --from=assets . .\n",
+            contexts(&["asets"]),
+            "build context `asets` is not used (no FROM, COPY --from or mount names it (did you mean `assets`?); `# check=skip=UnusedBuildContext` silences this)",
+        ),
+    ] {
+        assert_eq!(said(text, facts).join("\n"), want, "{text}");
+    }
+}
+
+#[test]
+fn a_context_can_stand_for_a_stage_of_the_file() {
+    let to = |stage: &str| Facts { named_contexts: BTreeMap::from([("x".into(), NamedContext::Stage(stage.into()))]), ..facts() };
+    let graph_of =
+        |text: &str, stage: &str| graph(text, to(stage)).map(|g| g.stages.iter().filter_map(|s| s.name.clone()).collect::<Vec<_>>());
+    assert_eq!(graph_of("FROM a AS base\nFROM x AS top\n", "Base").unwrap(), ["base", "top"]);
+    assert_eq!(graph_of("FROM a AS base\nFROM b AS top\nCOPY --from=x . .\n", "base").unwrap(), ["base", "top"]);
+    let late = graph_of("FROM x AS top\nFROM a AS base\nFROM top\n", "base").unwrap_err();
+    assert!(late.to_string().contains("comes later"), "{late}");
+}
+
+#[test]
+fn an_epoch_that_is_no_number_is_asked_for_and_then_counts_as_given() {
+    use crate::address::GitAddress;
+    use crate::graph::CopySource;
+    let mut named = args(&[("SOURCE_DATE_EPOCH", "timeless")]);
+    named.named_contexts.insert("timeless".into(), NamedContext::Files);
+    let dated = "FROM a\nARG SOURCE_DATE_EPOCH\nRUN x\nFROM scratch AS src\nARG V=1\nADD https://x/$V.tar /\n";
+    let want = |text: &str| runs(&graph(text, args(&[])).unwrap())[0].env.clone();
+    assert_eq!(want("ARG SOURCE_DATE_EPOCH=context\nFROM a\nARG SOURCE_DATE_EPOCH\nRUN x")[1].1, "1700000000");
+    for (text, facts, epoch, arg) in [
+        ("FROM a\nARG SOURCE_DATE_EPOCH\nRUN x", args(&[("SOURCE_DATE_EPOCH", "context")]), Some(1_700_000_000), Some("1700000000")),
+        ("FROM a\nARG SOURCE_DATE_EPOCH\nRUN x", args(&[("SOURCE_DATE_EPOCH", "7")]), Some(7), Some("7")),
+        ("FROM a\nARG SOURCE_DATE_EPOCH\nRUN x", named, None, None),
+        (dated, Facts { target: Some("0".into()), ..args(&[("SOURCE_DATE_EPOCH", "src")]) }, Some(1_700_000_000), Some("1700000000")),
+    ] {
+        let facts = Facts { target: None, ..facts };
+        let text = text
+            .replace("FROM a\nARG SOURCE_DATE_EPOCH\nRUN x\nFROM scratch", "FROM a AS first\nARG SOURCE_DATE_EPOCH\nRUN x\nFROM scratch");
+        let target = text.contains("first").then(|| "first".to_string());
+        let graph = graph(&text, Facts { target, ..facts }).unwrap();
+        assert_eq!(graph.epoch, epoch, "{text}");
+        let env = &runs(&graph)[0].env;
+        assert_eq!(env.iter().find(|(n, _)| n == "SOURCE_DATE_EPOCH").map(|(_, v)| v.as_str()), arg, "{text}");
+    }
+    let file = crate::dockerfile::parse(&Source::new("Dockerfile", "FROM scratch AS s\nADD https://h/x.git#v1 /\n")).unwrap();
+    let Ok(Lowered::NeedsEpoch(EpochSource::Remote(CopySource::Git(address, _), None))) =
+        lower(&file, &args(&[("SOURCE_DATE_EPOCH", "S")]))
+    else {
+        panic!("a stage that adds a repository has its time");
+    };
+    assert_eq!(Some(*address), GitAddress::parse("https://h/x.git#v1").unwrap());
+}
+
+#[test]
+fn credentials_are_in_no_title_and_no_history() {
+    let text = "FROM a\nADD https://me:pw@h/f https://tok@h/r.git#main /d/\n";
+    let graph = graph(text, facts()).unwrap();
+    let stage = &graph.stages[graph.target];
+    assert_eq!(stage.history[0].created_by, "ADD https://xxxxx:xxxxx@h/f https://xxxxx@h/r.git#main /d/ # buildkit");
+    assert!(graph.nodes.iter().all(|n| !n.title.contains("pw@") && !n.title.contains("tok@")), "{:?}", graph.nodes);
+}
+
+#[test]
+fn an_error_in_a_heredoc_stands_in_its_line() {
+    for (text, want) in [
+        ("FROM a\nCOPY <<A /x\nok $X\nbad ${X:?must}\nA\n", "Dockerfile:4:1: failed to process `bad ${X:?must}`: X: must"),
+        ("FROM a\nCOPY <<-A /x\n\tok\n\t${X\nA\n", "Dockerfile:4:1: failed to process `${X`"),
+    ] {
+        let error = graph(text, facts()).unwrap_err();
+        assert!(error.to_string().starts_with(want) && error.hint.is_some(), "{error}");
+    }
+}
+
+#[test]
+fn an_error_of_a_trigger_shows_it() {
+    let error = graph("FROM a AS b\nONBUILD RUN --mount=type=no x\nFROM b\n", facts()).unwrap_err();
+    assert_eq!(error.to_string(), "Dockerfile:3:1: unsupported mount type `no`");
+    assert_eq!(error.label.as_deref(), Some("its trigger `RUN --mount=type=no x`"));
 }

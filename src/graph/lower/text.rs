@@ -37,8 +37,8 @@ fn quoted(text: &str) -> String {
 }
 
 fn is_printable(c: char) -> bool {
-    // Rust escapes what Go's IsPrint refuses, and white space other than ' ' besides.
-    c == ' ' || c.is_ascii_graphic() || (!c.is_whitespace() && !c.is_control() && (c.is_alphanumeric() || c.escape_debug().len() == 1))
+    // Rust escapes what Go's IsPrint refuses: marks only where no letter stands before them, which Go does not mind.
+    c == ' ' || c.is_ascii_graphic() || (!c.is_whitespace() && ['a', c].iter().collect::<String>().escape_debug().count() == 2)
 }
 
 /// Writes HEALTHCHECK: `%+v` of Docker's structure.
@@ -100,6 +100,7 @@ mod tests {
             assert_eq!(duration(ns), want);
         }
         assert_eq!(quoted_list(&["a\"b".into(), "é\n\x01\u{200b}".into()]), r#"["a\"b" "é\n\x01\u200b"]"#);
+        assert_eq!(quoted_list(&["\u{abc}\u{200d}\u{a0}\u{e000}".into()]), "[\"\u{abc}\\u200d\\u00a0\\ue000\"]");
         assert_eq!(list(&["a".into(), "b".into()]), "[a b]");
     }
 }

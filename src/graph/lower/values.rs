@@ -13,6 +13,17 @@ pub(super) enum ValueError {
     Symbolic(String),
 }
 
+impl ValueError {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Port(..) => "write PORT or FROM-TO, and /tcp, /udp or /sctp after it: EXPOSE 8080 53/udp 9000-9010",
+            Self::Signal(_) => "write a name such as SIGTERM, or a number",
+            Self::Octal(_) | Self::Symbolic(_) => "write --chmod=755, or --chmod=u=rwX,go=rX",
+        }
+    }
+}
+
 /// Returns the entries that one word of EXPOSE stands for: `8080-8081/udp` gives two.
 ///
 /// `ip:host:container` is accepted; only the container's part counts.

@@ -12,6 +12,7 @@ mod fmt;
 mod hostile;
 mod judges;
 mod metamorphic;
+mod mounts;
 mod outline;
 mod platforms;
 mod random;
