@@ -96,13 +96,8 @@ mod tests {
             ("one word", format!("FROM scratch\n{}ARG b=$a16$a16\n", doubled("a")), "expansion-bytes"),
             ("environments", chain("a", "", "RUN x{}"), "graph-bytes"),
             ("values", chain("a", "", "ENV v{}=$a16"), "expansion-total"),
-            ("global values", format!("{}FROM scratch\n", chain("a", "", "ARG v{}=$a16").replace("FROM scratch\n", "")), "expansion-total"),
             ("values that end up empty", chain("a", "", "ENV v=${a16#$a16}"), "expansion-total"),
-            ("titles", chain("a", "", "RUN echo $a16$a16 {}"), "graph-bytes"),
-            ("heredocs", chain("a", "", "COPY <<E /{}\n$a15\nE"), "expansion-total"),
-            ("mounts", chain("a", "", "RUN --mount=target=/$a15 x"), "expansion-total"),
             ("port ranges", format!("FROM scratch\nEXPOSE{}\n", " 0-65535".repeat(200)), "graph-bytes"),
-            ("port ranges in a variable", format!("FROM scratch\nARG p=\"{}\"\nEXPOSE $p\n", "0-65535 ".repeat(200)), "graph-bytes"),
             ("histories", format!("FROM scratch AS s0\nLABEL a={}\n{}", "x".repeat(1 << 16), stages(5000)), "graph-bytes"),
             ("triggers", format!("FROM scratch AS s\n{}{}", lines(2000, "ONBUILD USER u{}"), fanned(2000)), "graph-bytes"),
         ];
