@@ -109,7 +109,7 @@ mod tests {
         };
         let near = "--- f\n+++ f\n@@ -1,8 +1,9 @@\n-a\n+A\n 1\n 2\n 3\n 4\n 5\n 6\n-b\n+B\n+C\n";
         assert_eq!(text(&same[..6]), near);
-        let far = "--- f\n+++ f\n@@ -1,4 +1,4 @@\n-a\n+A\n 1\n 2\n 3\n@@ -9,3 +9,4 @@\n 5\n 6\n 7\n-b\n+B\n+C\n";
+        let far = "--- f\n+++ f\n@@ -1,4 +1,4 @@\n-a\n+A\n 1\n 2\n 3\n@@ -6,4 +6,5 @@\n 5\n 6\n 7\n-b\n+B\n+C\n";
         assert_eq!(text(&same[..7]), far);
     }
 }
