@@ -159,7 +159,7 @@ fn copy(text: &mut String, copy: &CopyOp) {
         CopySource::Path(path, _) => format!("{path:?}"),
         CopySource::Inline(name, body) => format!("<<{name} {:?}", String::from_utf8_lossy(body)),
         CopySource::Http(url, _) => format!("http {url:?}"),
-        CopySource::Git(address, _) => format!("git {:?}", address.text),
+        CopySource::Git(url, _) => format!("git {url:?}"),
     };
     let from = match from {
         FileTree::Context(None) => "context".to_owned(),
