@@ -13,8 +13,8 @@ and Dockerfiles, host network, and storage of its own below one temporary direct
     50 RUN      `FROM base`, 50 x `RUN true`, cache off
     per step    (50 RUN - one RUN) / 49: start-up, base and export drop out
 
-The builders take turns in every round, so that a busy machine is busy for all; figures are medians, with the least and the
-most. Needs Python 3.9, busybox-static, and root for dockerd (buildah and ply take any user).
+The builders take turns in every round, so that a busy machine is busy for all, with a pause before each run, so that what
+one left to the disk or a daemon to be done later is not counted for the next; figures are medians, with the least and the most. Needs Python 3.9, busybox-static, and root for dockerd (buildah and ply take any user).
 """
 import argparse, io, json, os, shutil, signal, statistics, subprocess, sys, tarfile, tempfile, time
 
@@ -244,6 +244,7 @@ def main():
     ap.add_argument("--start-dockerd", action="store_true", help="start a daemon on a socket and data of its own")
     ap.add_argument("--only", default="ply,buildah,buildah-chroot,docker", help="which builders, by name")
     ap.add_argument("--runs", type=int, default=5)
+    ap.add_argument("--pause", type=float, default=1.0, metavar="SECONDS", help="before each run [1]")
     ap.add_argument("--json", help="write all times to this file")
     args = ap.parse_args()
     only = args.only.split(",")
@@ -277,6 +278,7 @@ def main():
         for n in range(args.runs):
             for b in builders[n % len(builders):] + builders[:n % len(builders)]:
                 for what, argv in plans[b.name]:
+                    time.sleep(args.pause)
                     times[b.name][what].append(b.run(argv))
             print(f"round {n + 1} of {args.runs}", file=sys.stderr, flush=True)
         text, data = report(builders, times, args.runs)

@@ -184,8 +184,9 @@ pub fn build(
     builds.iter().try_for_each(Build::save_uses)?;
     let outcome = ran.and_then(|()| engine.go_on()).and_then(|()| Results::of(engine, request, &builds)?.write(stdout));
     let outcome = outcome.map_err(unless_cancelled);
+    // Before the log of builds: the first write after it costs a sync.
+    engine.store.tidy()?;
     log::write(&builds, start, &outcome)?;
-    engine.store.flush()?;
     outcome
 }
 

@@ -92,6 +92,11 @@ impl Committer {
         state.failure.take().map_or(Ok(()), Err)
     }
 
+    /// Returns whether anything was queued so far.
+    pub(super) fn has_written(&self) -> bool {
+        self.shared.state().accepted > 0
+    }
+
     /// Writes what is queued without lingering.
     pub(super) fn hurry(&self) {
         self.shared.state().hurry = true;

@@ -15,8 +15,10 @@ use super::{Result, Store, StoreError};
 /// How long a write waits for another process's transaction, which takes milliseconds.
 const BUSY: Duration = Duration::from_secs(20);
 
-/// How long the log may get: some twenty builds' worth of rows, read in well under a millisecond.
-const LOG_BYTES: u64 = 256 << 10;
+/// How long the log may be when a build that added to it ends: read in well under a millisecond by the next one.
+pub(super) const LOG_BYTES: u64 = 256 << 10;
+/// How long it may be when nobody has anything to add: some thirty builds' worth of what a build without changes writes.
+pub(super) const LOG_MAX_BYTES: u64 = 1 << 20;
 
 /// The first change to the schema also changes the store's format number.
 const SCHEMA: &str = "
@@ -56,15 +58,15 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     Ok(db)
 }
 
-/// Folds the log into the file when it has grown; a process that uses the store at the same time may put it off.
+/// Folds the log into the file when it has more than `limit_bytes`; a process that uses the store at the same time may put it off.
 ///
 /// It has to be emptied now and then: who opens the store alone reads the whole log, and does not know how much of it
 /// is in the file already (walIndexRecover forgets nBackfill), so SQLite itself would let it grow for ever.
 ///
 /// Returns whether there is a log: without one, whoever reads keeps writers waiting.
-pub(super) fn fold_log(db: &Connection, path: &Path) -> Result<bool> {
+pub(super) fn fold_log(db: &Connection, path: &Path, limit_bytes: u64) -> Result<bool> {
     let log = std::fs::metadata(path.with_extension("db-wal"));
-    if log.as_ref().map_or(0, std::fs::Metadata::len) < LOG_BYTES {
+    if log.as_ref().map_or(0, std::fs::Metadata::len) < limit_bytes {
         return Ok(log.is_ok());
     }
     let failed = StoreError::index("folding the log");

@@ -38,7 +38,9 @@ impl Ending {
 
 /// The session of one open store; made by the first need.
 pub(super) struct Session {
+    /// Made by the first need.
     dir: PathBuf,
+    has_dir: bool,
     lock_path: PathBuf,
     lock: File,
     next: u64,
@@ -70,8 +72,17 @@ impl Session {
                 Err(TryLockError::Error(e)) => return Err(StoreError::io("locking", &lock_path)(e)),
             };
             if ours {
-                DirBuilder::new().mode(0o700).create(&dir).map_err(StoreError::io("making", &dir))?;
-                return Ok(Self { dir, lock_path, lock, next: 0, held: HashSet::new(), gathered: None, in_place: HashSet::new(), ending });
+                return Ok(Self {
+                    dir,
+                    has_dir: false,
+                    lock_path,
+                    lock,
+                    next: 0,
+                    held: HashSet::new(),
+                    gathered: None,
+                    in_place: HashSet::new(),
+                    ending,
+                });
             }
         }
     }
@@ -81,16 +92,20 @@ impl Session {
         self.lock.write_all(lines.as_bytes()).map_err(StoreError::io("writing", &self.lock_path))
     }
 
-    fn next_path(&mut self) -> PathBuf {
+    fn next_path(&mut self) -> Result<PathBuf> {
+        if !self.has_dir {
+            DirBuilder::new().mode(0o700).create(&self.dir).map_err(StoreError::io("making", &self.dir))?;
+            self.has_dir = true;
+        }
         self.next += 1;
-        self.dir.join(self.next.to_string())
+        Ok(self.dir.join(self.next.to_string()))
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         // What can't be removed now is reclaimed by the next process: the lock is free then.
-        if remove_unless(&self.dir, &|| self.ending.is_over()).is_ok_and(|all| all) {
+        if !self.has_dir || remove_unless(&self.dir, &|| self.ending.is_over()).is_ok_and(|all| all) {
             let _ = std::fs::remove_file(&self.lock_path);
         }
     }
@@ -133,7 +148,7 @@ impl Store {
 
     /// Returns a fresh path for unfinished work.
     pub(super) fn temp_path(&self) -> Result<PathBuf> {
-        self.with_session(|s| Ok(s.next_path()))
+        self.with_session(Session::next_path)
     }
 
     /// Keeps these layers from garbage collection until this store is closed or the process ends.

@@ -198,15 +198,22 @@ fn a_damaged_index_can_be_set_aside() {
 fn the_index_s_log_stays_short_over_many_processes() {
     let dir = tempfile::tempdir().unwrap();
     let value = vec![7; 16 << 10];
-    let mut longest = 0;
-    for n in 0..80 {
-        // Closed before the next one opens it, as by processes one after the other.
-        let store = open(dir.path());
-        store.save_blob_row("test", &format!("{n}"), &value).unwrap();
-        let log = store.root().join("index.db-wal");
-        drop(store);
-        longest = longest.max(std::fs::metadata(log).unwrap().len());
+    // Who has nothing to vouch for leaves the folding to the next one; who has, does it.
+    for (vouches, limit) in [(false, db::LOG_MAX_BYTES), (true, db::LOG_BYTES)] {
+        let mut longest = 0;
+        for n in 0..80 {
+            // Closed before the next one opens it, as by processes one after the other.
+            let store = open(dir.path());
+            store.save_blob_row("test", &format!("{vouches} {n}"), &value).unwrap();
+            if vouches {
+                store.put_bytes(format!("{n}").as_bytes()).unwrap();
+            }
+            store.tidy().unwrap();
+            let log = store.root().join("index.db-wal");
+            drop(store);
+            longest = longest.max(std::fs::metadata(log).unwrap().len());
+        }
+        assert!(longest > 0 && longest < limit + (128 << 10), "{vouches} {longest}");
     }
-    assert!(longest > 0 && longest < 512 << 10, "{longest}");
-    assert_eq!(open(dir.path()).load_blob_row("test", "0").unwrap(), Some(value));
+    assert_eq!(open(dir.path()).load_blob_row("test", "false 0").unwrap(), Some(value));
 }
