@@ -75,7 +75,7 @@ pub fn with_sources<T>(
 ) -> Result<T, Failure> {
     let store = stored::open(session)?;
     store.end_when(cancel.cell());
-    let client = Client::new(registry_config(&session.env));
+    let client = Client::new(RegistryConfig { end: Some(cancel.cell()), ..registry_config(&session.env) });
     let mode = if quiet { Mode::Quiet } else { Mode::Auto.resolve(session.env.can_redraw()) };
     let progress = Progress::start(mode, session.stderr);
     let tasks = Tasks::new(progress.clone(), cancel.clone());

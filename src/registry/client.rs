@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 
+use ureq::Body;
 use ureq::http::{Method, Response, Uri};
-use ureq::{Body, BodyReader};
 
 use super::auth::{self, Challenge};
 use super::credentials;
 use super::http::{self, Http};
 use super::pause::Pause;
+use super::transfer::Pumped;
 use super::{RegistryConfig, RegistryError};
 use crate::digest::Digest;
 use crate::image::manifest::{DOCUMENT_MAX_BYTES, Descriptor, media};
@@ -279,7 +280,7 @@ pub struct BlobReader<'a> {
     repository: &'a Repository,
     digest: Digest,
     size: u64,
-    body: Option<(Uri, BodyReader<'static>)>,
+    body: Option<(Uri, Pumped<Box<dyn Fn() -> bool + Send>>)>,
     /// Bytes of the answer that we have already: Range was not understood.
     skip: u64,
     done: u64,
@@ -306,7 +307,10 @@ impl BlobReader<'_> {
             }
             _ => self.done,
         };
-        self.body = Some((url, response.into_body().into_reader()));
+        let ends = Box::new(self.client.config().ends());
+        let body = Pumped::start(response.into_body().into_reader(), ends as Box<dyn Fn() -> bool + Send>);
+        let body = body.map_err(|source| RegistryError::Body { url: url.to_string(), source })?;
+        self.body = Some((url, body));
         Ok(())
     }
 
@@ -321,6 +325,7 @@ impl BlobReader<'_> {
             let n = match body.read(buffer) {
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) if self.client.config().ends()() => return Err(RegistryError::Interrupted),
                 Err(source) => return Err(RegistryError::Body { url: url.to_string(), source }),
             };
             if n == 0 && self.done < size {

@@ -43,6 +43,8 @@ pub enum RegistryError {
     NoRoots,
     #[error("{url} redirects to `{to}`, which is not followed")]
     Redirect { url: String, to: String },
+    #[error("interrupted")]
+    Interrupted,
     #[error("reading {what}")]
     Read { what: String, source: io::Error },
 }

@@ -12,7 +12,7 @@ use ureq::http::{Method, Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, Body, Proxy, SendBody};
 
-use super::{RegistryConfig, RegistryError, forward};
+use super::{RegistryConfig, RegistryError, forward, transfer};
 use crate::address::redact;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,20 +63,34 @@ impl Http {
             }
             // A POST or PUT without a body says so: some servers insist.
             None if matches!(*method, Method::POST | Method::PUT) => {
-                let request = request.header("content-length", 0).body(SendBody::none()).map_err(bad)?;
-                agent.run(request).map_err(failed)
+                let request = request.header("content-length", 0).body(()).map_err(bad)?;
+                let agent = agent.clone();
+                self.unless_ended(url, move || agent.run(request))
             }
-            None => agent.run(request.body(SendBody::none()).map_err(bad)?).map_err(failed),
+            None => {
+                let (agent, request) = (agent.clone(), request.body(()).map_err(bad)?);
+                self.unless_ended(url, move || agent.run(request))
+            }
         }
+    }
+
+    /// Waits for a request, unless the process is asked to end meanwhile.
+    fn unless_ended(
+        &self,
+        url: &Uri,
+        request: impl FnOnce() -> Result<Response<Body>, ureq::Error> + Send + 'static,
+    ) -> Result<Response<Body>, RegistryError> {
+        let failed = |e: ureq::Error| RegistryError::transport(&url.to_string(), e);
+        if self.config.end.is_none() {
+            return request().map_err(failed);
+        }
+        let answered = transfer::patiently(&self.config.ends(), request).map_err(|e| failed(ureq::Error::Io(e)))?;
+        answered.ok_or(RegistryError::Interrupted)?.map_err(failed)
     }
 
     /// Sends a GET; every status is an answer.
     pub(super) fn get(&self, url: &Uri, headers: &[(&str, &str)]) -> Result<Response<Body>, RegistryError> {
-        let mut request = self.agent(url)?.get(url.clone());
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        request.call().map_err(|e| RegistryError::transport(&url.to_string(), e))
+        self.send(&Method::GET, url, headers, None)
     }
 
     /// Sends a form by POST; every status is an answer.

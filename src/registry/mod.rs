@@ -21,8 +21,11 @@ mod pause;
 mod push;
 #[cfg(test)]
 pub(crate) mod testserver;
+pub(crate) mod transfer;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use client::{BlobReader, Client, Fetched, Repository};
@@ -53,10 +56,20 @@ pub struct RegistryConfig {
     pub insecure_hosts: Vec<String>,
     /// Token realms that get a registry's credentials though they are of another site: registry, realm host.
     pub trusted_realms: Vec<(String, String)>,
+    /// What a signal handler sets: once it is not 0, requests, pauses and transfers end with an error.
+    pub end: Option<Arc<AtomicUsize>>,
     /// How many blobs of one image are pulled at once.
     pub parallel: usize,
     /// How failures in passing are tried again.
     pub retry: Retry,
+}
+
+impl RegistryConfig {
+    /// Returns what tells whether to end.
+    pub(crate) fn ends(&self) -> impl Fn() -> bool + Send + 'static {
+        let end = self.end.clone();
+        move || end.as_ref().is_some_and(|asked| asked.load(Ordering::Relaxed) != 0)
+    }
 }
 
 /// How failures in passing are tried again.
@@ -95,6 +108,7 @@ impl Default for RegistryConfig {
             cert_dir: None,
             insecure_hosts: Vec::new(),
             trusted_realms: Vec::new(),
+            end: None,
             parallel: 4,
             retry: Retry::default(),
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::RegistryError;
 use super::client::Client;
 use super::error::Recovery;
+use super::transfer;
 
 /// The pauses between tries, and when they are enough.
 pub(super) struct Pause<'a> {
@@ -29,7 +30,9 @@ impl<'a> Pause<'a> {
         if self.spent + self.next > patience {
             return Err(error);
         }
-        std::thread::sleep(self.next);
+        if !transfer::pause(self.next, &self.client.config().ends()) {
+            return Err(RegistryError::Interrupted);
+        }
         self.spent += self.next;
         self.next = (self.next * 2).min(retry.longest);
         Ok(())

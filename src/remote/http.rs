@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use ureq::http::{Response, Uri};
 use ureq::{Body, BodyReader};
 
-use super::transfer::{self, Pumped};
 use super::{RemoteError, Result, Watch};
 use crate::address::{Parts, redact};
 use crate::digest::{Checksum, ChecksumHasher, Digest};
 use crate::registry::http::{is_loopback, join, same_origin};
+use crate::registry::transfer::{self, Pumped};
 use crate::registry::{Client, Recovery, RegistryError};
 use crate::store::{DOWNLOADS, GiveUp, Store};
 
@@ -250,7 +250,7 @@ impl Downloads<'_> {
 /// Counts and checks what passes; why it failed is kept beside the reader's error.
 struct Checked<'a> {
     wanted: &'a Wanted<'a>,
-    body: Pumped<'a>,
+    body: Pumped<GiveUp<'a>>,
     announced: Option<u64>,
     done: u64,
     hasher: Option<ChecksumHasher>,

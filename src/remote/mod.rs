@@ -15,7 +15,6 @@
 mod error;
 mod git;
 mod http;
-mod transfer;
 
 pub use error::RemoteError;
 pub use git::{CheckedOut, Checkout, Commit, Git, GitAccess};

@@ -25,7 +25,7 @@ use crate::engine::request::{BuildRequest, Output};
 use crate::engine::{self, BuildOutcome, Engine};
 use crate::graph::{Entitlement, NetworkMode};
 use crate::image::platform::Platform;
-use crate::registry::Client;
+use crate::registry::{Client, RegistryConfig};
 use crate::sandbox::userns::Identity;
 use crate::store::Store;
 use crate::ui::out;
@@ -215,7 +215,7 @@ fn execute(
 ) -> Result<BuildOutcome, Failure> {
     let store = Store::open(&session.store()?).map_err(|e| Failure::of(&e))?;
     store.end_when(cancel.cell());
-    let client = Client::new(transfer::registry_config(&session.env));
+    let client = Client::new(RegistryConfig { end: Some(cancel.cell()), ..transfer::registry_config(&session.env) });
     let tasks = transfer::Tasks::new(observer.clone(), cancel.clone());
     let engine = Engine {
         store: &store,

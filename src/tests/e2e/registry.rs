@@ -1,7 +1,7 @@
 //! Pulling from and pushing to a real registry: Debian's docker-registry on loopback.
 
 use std::net::TcpListener;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{World, program, skipped};
@@ -130,9 +130,35 @@ fn what_is_saved_is_loaded_again_by_others_and_by_us() {
     let other = World::new();
     let loaded = other.ply(&["load", "-i", docker.to_str().unwrap()]).ok();
     assert_eq!(loaded.stdout, "Loaded image: t:latest\nLoaded image: second:2\n");
-    assert_eq!(other.ply(&["images", "-q"]).ok().stdout.lines().next(), w.ply(&["images", "-q"]).ok().stdout.lines().next());
+    let id = |w: &World| w.ply(&["inspect", "--format", "{{.Id}}", "t"]).ok().stdout;
+    assert_eq!(id(&other), id(&w));
     for (kind, file) in [("docker-archive", &docker), ("oci-archive", &oci)] {
         let Some(judged) = program("skopeo", &["inspect", "--raw", &format!("{kind}:{}", file.display())]) else { return };
         judged.ok();
+    }
+}
+
+#[test]
+fn a_signal_ends_a_pull_whose_registry_says_nothing() {
+    for after in [0, 1] {
+        let w = World::new();
+        // It says nothing at all, or nothing any more after the first answer.
+        let server = super::testserver::TestServer::start(move |_, n| {
+            let reply = super::testserver::Reply::new(429, "");
+            super::testserver::Reply { silent: n >= after, ..reply }
+        });
+        let name = format!("{}/silent:1", server.host);
+        let mut child = w.command(&["pull", &name]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while server.requests().len() <= after {
+            assert!(Instant::now() < deadline, "nobody asked");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let start = Instant::now();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), nix::sys::signal::Signal::SIGINT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        // A request would wait for half a minute.
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        assert_eq!(std::fs::read_dir(w.path("store/tmp")).unwrap().count(), 0);
     }
 }

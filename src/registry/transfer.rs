@@ -11,8 +11,6 @@ use std::time::Duration;
 
 use ureq::BodyReader;
 
-use crate::store::GiveUp;
-
 /// How often a wait asks whether to give up.
 const POLL: Duration = Duration::from_millis(50);
 /// What is read at once, and how many of these may lie ready: the memory of one transfer.
@@ -20,7 +18,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 const CHUNKS: usize = 16;
 
 /// Runs `work` in a thread and returns what it gave; none: `give_up` became true first.
-pub(super) fn patiently<T: Send + 'static>(give_up: GiveUp<'_>, work: impl FnOnce() -> T + Send + 'static) -> io::Result<Option<T>> {
+pub(crate) fn patiently<T: Send + 'static>(give_up: &dyn Fn() -> bool, work: impl FnOnce() -> T + Send + 'static) -> io::Result<Option<T>> {
     let (tell, told) = sync_channel(1);
     std::thread::Builder::new().name("request".into()).spawn(move || {
         // Nobody listens any more: that is what giving up means.
@@ -30,7 +28,7 @@ pub(super) fn patiently<T: Send + 'static>(give_up: GiveUp<'_>, work: impl FnOnc
 }
 
 /// Sleeps; no: `give_up` became true first.
-pub(super) fn pause(time: Duration, give_up: GiveUp<'_>) -> bool {
+pub(crate) fn pause(time: Duration, give_up: &dyn Fn() -> bool) -> bool {
     let mut left = time;
     while !left.is_zero() {
         if give_up() {
@@ -43,7 +41,7 @@ pub(super) fn pause(time: Duration, give_up: GiveUp<'_>) -> bool {
     !give_up()
 }
 
-fn receive<T>(from: &Receiver<T>, give_up: GiveUp<'_>) -> io::Result<Option<T>> {
+fn receive<T>(from: &Receiver<T>, give_up: &dyn Fn() -> bool) -> io::Result<Option<T>> {
     loop {
         if give_up() {
             return Ok(None);
@@ -57,16 +55,16 @@ fn receive<T>(from: &Receiver<T>, give_up: GiveUp<'_>) -> io::Result<Option<T>> 
 }
 
 /// A body, read ahead by a thread; reading fails once `give_up` is true.
-pub(super) struct Pumped<'a> {
+pub(crate) struct Pumped<G> {
     chunks: Receiver<io::Result<Vec<u8>>>,
     current: Vec<u8>,
     at: usize,
     ended: bool,
-    give_up: GiveUp<'a>,
+    give_up: G,
 }
 
-impl<'a> Pumped<'a> {
-    pub(super) fn start(body: BodyReader<'static>, give_up: GiveUp<'a>) -> io::Result<Self> {
+impl<G: Fn() -> bool> Pumped<G> {
+    pub(crate) fn start(body: BodyReader<'static>, give_up: G) -> io::Result<Self> {
         let (fill, chunks) = sync_channel(CHUNKS);
         std::thread::Builder::new().name("download".into()).spawn(move || pump(body, &fill))?;
         Ok(Self { chunks, current: Vec::new(), at: 0, ended: false, give_up })
@@ -92,11 +90,11 @@ fn pump(mut body: BodyReader<'static>, fill: &SyncSender<io::Result<Vec<u8>>>) {
     }
 }
 
-impl Read for Pumped<'_> {
+impl<G: Fn() -> bool> Read for Pumped<G> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.current.len() && !self.ended {
             // Not `Interrupted`: that kind is tried again.
-            self.current = receive(&self.chunks, self.give_up)?.ok_or_else(|| io::Error::other("interrupted"))??;
+            self.current = receive(&self.chunks, &self.give_up)?.ok_or_else(|| io::Error::other("interrupted"))??;
             self.at = 0;
             self.ended = self.current.is_empty();
         }
