@@ -15,7 +15,7 @@ use super::credentials;
 use super::http::{self, Http};
 use super::pause::Pause;
 use super::transfer::Pumped;
-use super::{RegistryConfig, RegistryError};
+use super::{Ends, RegistryConfig, RegistryError};
 use crate::digest::Digest;
 use crate::image::manifest::{DOCUMENT_MAX_BYTES, Descriptor, media};
 
@@ -280,7 +280,7 @@ pub struct BlobReader<'a> {
     repository: &'a Repository,
     digest: Digest,
     size: u64,
-    body: Option<(Uri, Pumped<Box<dyn Fn() -> bool + Send>>)>,
+    body: Option<(Uri, Pumped<Ends>)>,
     /// Bytes of the answer that we have already: Range was not understood.
     skip: u64,
     done: u64,
@@ -307,8 +307,7 @@ impl BlobReader<'_> {
             }
             _ => self.done,
         };
-        let ends = Box::new(self.client.config().ends());
-        let body = Pumped::start(response.into_body().into_reader(), ends as Box<dyn Fn() -> bool + Send>);
+        let body = Pumped::start(response.into_body().into_reader(), self.client.config().ends());
         let body = body.map_err(|source| RegistryError::Body { url: url.to_string(), source })?;
         self.body = Some((url, body));
         Ok(())

@@ -64,11 +64,14 @@ pub struct RegistryConfig {
     pub retry: Retry,
 }
 
+/// Tells whether to end.
+pub(crate) type Ends = Box<dyn Fn() -> bool + Send>;
+
 impl RegistryConfig {
     /// Returns what tells whether to end.
-    pub(crate) fn ends(&self) -> impl Fn() -> bool + Send + 'static {
+    pub(crate) fn ends(&self) -> Ends {
         let end = self.end.clone();
-        move || end.as_ref().is_some_and(|asked| asked.load(Ordering::Relaxed) != 0)
+        Box::new(move || end.as_ref().is_some_and(|asked| asked.load(Ordering::Relaxed) != 0))
     }
 }
 
