@@ -66,6 +66,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
         #[test]
         fn the_grammar_agrees_on_heads(line in "[a-zA-Z]{0,3}([ \t\u{b}\u{a0}]{0,2}(-{1,3}[a-z=\\\\`'\"]{0,3}|[a-z]|\u{e9}){0,2}){0,5}") {
             let line = line.trim();
