@@ -1,8 +1,9 @@
 //! How long the front takes: scan, parse, graph and checks of Dockerfiles of 10,000 lines, in several shapes.
 //!
 //! `cargo bench --bench front` prints the best and the middle of many runs in milliseconds of processor time, so that other
-//! work on the machine counts little; the aim is below 50 for each shape. Not a test: nothing fails where it is slow. Each shape is also run with half the lines, since what
-//! takes more than about twice as long for twice as much is worth a look.
+//! work on the machine counts little; the aim is below 50 for each shape. Not a test: nothing fails where it is slow. Each
+//! shape is also run with half the lines, since what takes more than about twice as long for twice as much is worth a look.
+//! Words after `--` select shapes by a part of their names.
 #![allow(missing_docs, clippy::print_stdout)] // a program of its own
 
 use std::collections::BTreeMap;
@@ -20,7 +21,11 @@ const RUNS: usize = 15;
 
 fn main() {
     println!("{:28} {:>8} {:>8} {:>8}   ({LINES} lines; half: {} lines)", "shape", "best ms", "middle", "half", LINES / 2);
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     for (name, shape) in SHAPES {
+        if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
+            continue;
+        }
         let (best, middle) = measure(&shape(LINES));
         let (half, _) = measure(&shape(LINES / 2));
         println!("{name:28} {:8.2} {:8.2} {:8.2}", millis(best), millis(middle), millis(half));

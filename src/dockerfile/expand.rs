@@ -163,14 +163,14 @@ impl Expander {
 
     /// Expands a word.
     pub fn word(&self, word: &str, env: &dyn Env) -> Result<Expansion, ExpandError> {
-        let mut lexer = Lexer::new(self, word, env);
+        let mut lexer = Lexer::new(self, word, env, false);
         let text = lexer.whole().map_err(|kind| failed(word, lexer.line(), kind))?.0;
         Ok(Expansion { text, matched: lexer.matched, unmatched: lexer.unmatched })
     }
 
     /// Expands a word and splits the result at white space that was not quoted: EXPOSE.
     pub fn words(&self, word: &str, env: &dyn Env) -> Result<Vec<String>, ExpandError> {
-        let mut lexer = Lexer::new(self, word, env);
+        let mut lexer = Lexer::new(self, word, env, true);
         Ok(lexer.whole().map_err(|kind| failed(word, lexer.line(), kind))?.1)
     }
 }

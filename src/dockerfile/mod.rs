@@ -6,9 +6,9 @@
 //!                   heredoc  grammar          check
 //! ```
 //!
-//! `lines` joins continuations, `shape` takes a logical line apart by the grammar, `typed` checks it and makes
-//! an [`Instruction`], `stage` sorts instructions into a [`File`]. All errors are [`Diagnostic`]s at the place
-//! that is wrong; nothing is expanded here ([`expand`] is called by the graph).
+//! `lines` joins continuations, `shape` takes a logical line apart by the grammar (`plain` where there is nothing to decide),
+//! `typed` checks it and makes an [`Instruction`], `stage` sorts instructions into a [`File`]. All errors are
+//! [`Diagnostic`]s at the place that is wrong; nothing is expanded here ([`expand`] is called by the graph).
 //!
 //! Verdicts are BuildKit's (syntax and instruction level), with two differences: a physical line may be of
 //! any length, and of two errors the one further up is reported, whatever its kind.
@@ -28,6 +28,7 @@ mod directive;
 mod grammar;
 mod heredoc;
 mod lines;
+mod plain;
 mod shape;
 mod stage;
 mod typed;

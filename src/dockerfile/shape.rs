@@ -11,6 +11,7 @@ use pest::iterators::Pair;
 use super::grammar::{Rule, matching};
 use super::instruction::Word;
 use super::lines::Text;
+use super::plain;
 use super::source::{Diagnostic, Source, Span};
 
 /// A line taken apart.
@@ -125,10 +126,26 @@ pub(super) fn read<'l>(context: Context<'_>, line: Text<'l>) -> Result<Shape<'l>
 fn nested<'l>(context: Context<'_>, line: Text<'l>, depth: usize) -> Result<Shape<'l>, Diagnostic> {
     let written = line;
     let line = line.trim();
-    let mut name = line.slice(0..0);
-    let mut flags = Vec::new();
-    let mut rest = line.text.len();
+    let Head { name, flags, rest } = head(context, line);
+    let command = COMMANDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.text)).map(|(_, command)| *command);
+    let args = arguments(context, command, rest.trim(), depth)?;
+    Ok(Shape { written, line, name, command, flags, args })
+}
+
+/// What a line begins with, and what follows.
+struct Head<'l> {
+    name: Text<'l>,
+    flags: Vec<Flag>,
+    rest: Text<'l>,
+}
+
+fn head<'l>(context: Context<'_>, line: Text<'l>) -> Head<'l> {
+    if let Some(plain::Head { name, flags, rest }) = plain::head(line.text, context.escape) {
+        let flags = flags.into_iter().map(|(start, end)| plain_flag(line, start, end)).collect();
+        return Head { name: line.slice(0..name.len()), flags, rest: line.from(rest) };
+    }
     let rule = if context.escape == '`' { Rule::head_bt } else { Rule::head_bs };
+    let (mut name, mut flags, mut rest) = (line.slice(0..0), Vec::new(), line.text.len());
     if let Some(head) = matching(rule, line.text) {
         rest = head.as_span().end();
         for part in head.into_inner() {
@@ -139,9 +156,17 @@ fn nested<'l>(context: Context<'_>, line: Text<'l>, depth: usize) -> Result<Shap
             }
         }
     }
-    let command = COMMANDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.text)).map(|(_, command)| *command);
-    let args = arguments(context, command, line.from(rest).trim(), depth)?;
-    Ok(Shape { written, line, name, command, flags, args })
+    Head { name, flags, rest: line.from(rest) }
+}
+
+/// Splits a flag without quotes and escapes at its first `=`.
+fn plain_flag(line: Text<'_>, start: usize, end: usize) -> Flag {
+    let flag = line.slice(start..end);
+    let name_at = "--".len();
+    match flag.text.find('=') {
+        Some(at) => Flag { name: flag.text[name_at..at].to_owned(), value: Some(flag.from(at + 1).word()), span: flag.span() },
+        None => Flag { name: flag.text[name_at..].to_owned(), value: None, span: flag.span() },
+    }
 }
 
 /// Takes quotes and escapes away from a flag and splits it at its first `=`.
@@ -237,12 +262,18 @@ fn unescape(string: Pair<'_, Rule>) -> String {
 
 /// Splits at blanks; quotes mean nothing.
 fn words(rest: Text<'_>) -> Vec<Text<'_>> {
+    if let Some(words) = plain::words(rest) {
+        return words;
+    }
     let pairs = matching(Rule::words, rest.text).into_iter().flat_map(Pair::into_inner).filter(|pair| pair.as_rule() == Rule::word);
     pairs.map(|pair| rest.slice(pair.as_span().start()..pair.as_span().end())).collect()
 }
 
 /// Splits at white space that is neither quoted nor escaped; quotes and escapes stay.
 fn quoted_words<'l>(context: Context<'_>, rest: Text<'l>) -> Vec<Text<'l>> {
+    if let Some(words) = plain::words(rest) {
+        return words;
+    }
     let rule = if context.escape == '`' { Rule::quoted_words_bt } else { Rule::quoted_words_bs };
     let pairs = matching(rule, rest.text).into_iter().flat_map(Pair::into_inner).filter(|pair| pair.as_rule() != Rule::EOI);
     let words = pairs.map(|pair| {

@@ -4,7 +4,7 @@
 //! everything hit gives the image that it gave before, byte for byte.
 
 use crate::digest::DiffId;
-use crate::graph::StagePlan;
+use crate::graph::PlannedHistory;
 use crate::image::config::{History, ImageConfig};
 
 /// What a node of the result contributes.
@@ -18,15 +18,22 @@ pub struct BuiltLayer {
 
 /// Returns the configuration of a stage's result.
 ///
-/// `base_layers` are the base image's diff IDs; `layers` holds a value for each history entry of the plan that
-/// has a node, in order. `epoch` replaces every time that the build itself would write.
-pub fn assemble(plan: &StagePlan, base_layers: &[DiffId], layers: &[BuiltLayer], epoch: Option<i64>, now_secs: i64) -> ImageConfig {
-    let mut config = plan.config.clone();
+/// `config` is what the stage's plan says, `planned` its history; `base_layers` are the base image's diff IDs; `layers` holds a
+/// value for each entry of `planned` that has a node, in order. `epoch` replaces every time that the build itself would write.
+pub fn assemble(
+    config: &ImageConfig,
+    planned: &[PlannedHistory],
+    base_layers: &[DiffId],
+    layers: &[BuiltLayer],
+    epoch: Option<i64>,
+    now_secs: i64,
+) -> ImageConfig {
+    let mut config = config.clone();
     let mut diff_ids = base_layers.to_vec();
-    let mut history = base_history(&plan.config.history, base_layers.len());
+    let mut history = base_history(&config.history, base_layers.len());
     let mut time = epoch.unwrap_or_else(|| layers.first().map_or(now_secs, |l| l.created_secs));
     let mut rest = layers.iter();
-    for entry in &plan.history {
+    for entry in planned {
         if entry.node.is_some() {
             let layer = rest.next().expect("one built layer for each entry with a node");
             diff_ids.push(layer.diff_id);

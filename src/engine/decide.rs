@@ -153,7 +153,7 @@ impl Build<'_> {
         };
         Ok(Some(RunInputs {
             argv: op.argv.clone(),
-            env: op.env.clone(),
+            env: op.env.iter().cloned().collect(),
             cwd: op.cwd.clone(),
             user: op.user.clone(),
             hostname: op.hostname.clone(),

@@ -1,7 +1,9 @@
 //! The image that a platform's finished nodes make: configuration, base layers, built layers.
 
+use std::collections::HashSet;
+
 use crate::digest::DiffId;
-use crate::graph::{NodeId, PlannedHistory, StagePlan};
+use crate::graph::{NodeId, PlannedHistory};
 use crate::snapshot::ReadOnlyTree;
 
 use super::assemble::{BuiltLayer, assemble};
@@ -21,32 +23,34 @@ impl Build<'_> {
             .transpose()
             .map_err(|e| BuildError::caused("reading the base image", &e))?
             .unwrap_or_default();
-        let plan = &self.with_unnamed_layers(plan);
+        let history = self.history();
         let mut built = Vec::new();
-        for node in plan.history.iter().filter_map(|h| h.node) {
+        for node in history.iter().filter_map(|h| h.node) {
             let (layer, finished) = self.built_layer(node)?;
             built.push(layer);
             layers.push(finished);
         }
-        let config = assemble(plan, &base_ids, &built, self.epoch, self.engine.now_secs());
+        let config = assemble(&plan.config, &history, &base_ids, &built, self.epoch, self.engine.now_secs());
         // Among several an image stands for the platform that was asked for, whatever its last FROM says.
         let platform = if self.several { self.platform.clone() } else { plan.platform.clone() };
         Ok(FinishedImage { config: config.to_json(), platform, names: Vec::new(), layers, manifest: None })
     }
 
-    /// Returns the plan with a history entry for each layer: a stage that starts from a directory begins with one that
+    /// Returns the target's history with an entry for each layer: a stage that starts from a directory begins with one that
     /// no instruction made.
-    fn with_unnamed_layers(&self, plan: &StagePlan) -> StagePlan {
-        let mut plan = plan.clone();
-        let mut at = Some(plan.last);
+    fn history(&self) -> Vec<PlannedHistory> {
+        let target = self.graph.target;
+        let mut history: Vec<PlannedHistory> = self.graph.history(target).into_iter().cloned().collect();
+        let named: HashSet<NodeId> = history.iter().filter_map(|h| h.node).collect();
+        let mut at = Some(self.graph.stages[target].last);
         while let Some(node) = at {
-            if self.result(node).layer.is_some() && !plan.history.iter().any(|h| h.node == Some(node)) {
+            if self.result(node).layer.is_some() && !named.contains(&node) {
                 let created_by = self.graph.nodes[node.0].title.clone();
-                plan.history.insert(0, PlannedHistory { created_by, node: Some(node), author: None });
+                history.insert(0, PlannedHistory { created_by, node: Some(node), author: None });
             }
             at = self.graph.nodes[node.0].parent;
         }
-        plan
+        history
     }
 
     fn built_layer(&self, node: NodeId) -> Result<(BuiltLayer, FinishedLayer), BuildError> {

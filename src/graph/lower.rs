@@ -10,6 +10,7 @@
 //!
 //! Behaviour is BuildKit's (`dockerfile2llb`); the conformance cases and the recorded plans of the corpus hold it.
 
+mod arguments;
 mod checks;
 mod copy;
 mod epoch;
@@ -38,11 +39,12 @@ use crate::dockerfile::parse_trigger;
 use crate::dockerfile::source::{Diagnostic, Span};
 use crate::graph::outline::Outline;
 use crate::image::config::ImageConfig;
+use crate::image::platform::Platform;
 
 use super::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, Node, NodeId, Op, StageChoice, StagePlan, mounts};
 use scope::Scope;
 use stage::Finished;
-use stages::{Dependencies, Origin, StageInfo};
+use stages::{Dependencies, Origin, Reachable, StageInfo};
 
 /// Lowers a file to its build graph.
 ///
@@ -68,7 +70,9 @@ struct Lowering<'a> {
     /// There is one stage, and nothing else that would need a name in titles.
     alone: bool,
     nodes: Vec<Node>,
-    bases: BTreeMap<Option<ImageRequest>, NodeId>,
+    bases: BTreeMap<ImageRequest, NodeId>,
+    /// The node of `FROM scratch`.
+    scratch: Option<NodeId>,
     finished: Vec<Option<Finished>>,
     warnings: Vec<Diagnostic>,
     /// What `warnings` hold already: rule, place and message.
@@ -89,8 +93,21 @@ struct Lowering<'a> {
 /// A stage's ONBUILD triggers, parsed.
 type Triggers = Vec<Vec<(String, Instruction)>>;
 
-/// Images that are needed, and where they are named.
-type Needs = Vec<(ImageRequest, Span)>;
+/// What the target needs, triggers considered.
+struct Reached {
+    /// Which stages to lower.
+    stages: Vec<bool>,
+    triggers: Triggers,
+    /// The images that are missing.
+    needs: Vec<(ImageRequest, Span)>,
+}
+
+/// Images that are needed, and where they are named first.
+#[derive(Default)]
+struct Needs {
+    list: Vec<(ImageRequest, Span)>,
+    known: BTreeSet<ImageRequest>,
+}
 
 impl<'a> Lowering<'a> {
     fn new(file: &'a File, facts: &'a Facts) -> Self {
@@ -106,7 +123,8 @@ impl<'a> Lowering<'a> {
             alone: false,
             nodes: Vec::new(),
             bases: BTreeMap::new(),
-            finished: vec![None; file.stages.len()],
+            scratch: None,
+            finished: file.stages.iter().map(|_| None).collect(),
             warnings: Vec::new(),
             found: HashSet::new(),
             trigger_arguments: Vec::new(),
@@ -131,26 +149,20 @@ impl<'a> Lowering<'a> {
             let error = self.error(span, format!("circular dependency detected on stage: {}", stages[stage].label));
             return Err(error.hint("a stage can take files only from stages that stand above it, and not from itself"));
         }
-        let (triggers, needs) = self.triggers(&stages, &mut dependencies, target)?;
+        let Reached { stages: reached, triggers, needs } = self.triggers(&stages, &mut dependencies, target)?;
         if !needs.is_empty() {
             return Ok(Lowered::Needs(needs));
         }
         self.trigger_arguments = triggers.iter().flatten().flat_map(|(_, i)| globals::declared(i)).map(str::to_string).collect();
-        let reachable = self.reachable(&stages, &dependencies, target);
-        for (index, _) in reachable.iter().enumerate().filter(|(_, reached)| **reached) {
+        for (index, reached) in reached.into_iter().enumerate() {
+            if !reached {
+                continue;
+            }
             let finished = self.lower_stage(index, &stages[index], &triggers[index])?;
             self.finished[index] = Some(finished);
         }
         let outline = self.outline.finish(&stages, &dependencies, target);
         self.finish(&stages, target, outline)
-    }
-
-    /// Marks the stages to lower: those that the target needs, or all of them for the build checks.
-    fn reachable(&self, stages: &[StageInfo<'a>], dependencies: &Dependencies, target: usize) -> Vec<bool> {
-        match self.facts.stages {
-            StageChoice::Needed => stages::reachable(stages, dependencies, target),
-            StageChoice::All => vec![true; stages.len()],
-        }
     }
 
     /// Returns which stages each stage reads, and checks every `from` of the file on the way.
@@ -179,37 +191,33 @@ impl<'a> Lowering<'a> {
     }
 
     /// Parses the triggers of all reachable stages, adds what they depend on, and collects the images that are missing.
-    fn triggers(
-        &mut self,
-        stages: &[StageInfo<'a>],
-        dependencies: &mut Dependencies,
-        target: usize,
-    ) -> Result<(Triggers, Needs), Diagnostic> {
+    fn triggers(&mut self, stages: &[StageInfo<'a>], dependencies: &mut Dependencies, target: usize) -> Result<Reached, Diagnostic> {
         let mut triggers: Triggers = stages.iter().map(|_| Vec::new()).collect();
-        let mut looked_at = vec![false; stages.len()];
-        let mut needs = Needs::new();
-        loop {
-            let reachable = self.reachable(stages, dependencies, target);
-            let new = |i: &usize| reachable[*i] && !looked_at[*i];
-            let todo: Vec<usize> = (0..stages.len()).filter(new).collect();
-            if todo.is_empty() {
-                break;
-            }
-            for index in todo {
-                looked_at[index] = true;
+        let mut reachable = Reachable::new(stages);
+        let mut needs = Needs::default();
+        let mut todo = match self.facts.stages {
+            StageChoice::Needed => reachable.add(target, dependencies),
+            StageChoice::All => (0..stages.len()).flat_map(|stage| reachable.add(stage, dependencies)).collect(),
+        };
+        // In rounds, each in the order of the file: what triggers add is looked at after all that was known before.
+        while !todo.is_empty() {
+            todo.sort_unstable();
+            let mut added = Vec::new();
+            for index in std::mem::take(&mut todo) {
                 let (info, from) = (&stages[index], stages[index].stage.instruction.span);
                 self.need(&info.base, info.stage.from.image.span, &mut needs);
                 for text in self.trigger_texts(info, stages) {
-                    self.weigh(weight::of_trigger(&text), from)?;
-                    let parsed = parse_trigger(&text, '\\')
+                    self.weigh(weight::of_trigger(text), from)?;
+                    let parsed = parse_trigger(text, '\\')
                         .map_err(|e| Diagnostic { hint: e.hint, ..self.error(from, format!("ONBUILD trigger `{text}`: {}", e.message)) })?;
                     for (origin, span) in self.origins(&parsed, Some(from))? {
                         if let Origin::Stage(read) = origin {
                             dependencies[index].entry(read).or_insert(span);
+                            added.push(read);
                         }
                         self.need(&origin, span, &mut needs);
                     }
-                    triggers[index].push((text, parsed));
+                    triggers[index].push((text.to_owned(), parsed));
                 }
                 for instruction in info.stage.instructions.iter().filter(|_| !info.replaced) {
                     for (origin, span) in self.origins(instruction, None)? {
@@ -217,31 +225,32 @@ impl<'a> Lowering<'a> {
                     }
                 }
             }
+            todo = added.into_iter().flat_map(|stage| reachable.add(stage, dependencies)).collect();
         }
-        Ok((triggers, needs))
+        Ok(Reached { stages: reachable.into_marks(), triggers, needs: needs.list })
     }
 
     fn need(&self, origin: &Origin, span: Span, needs: &mut Needs) {
         if let Origin::Image(request) = origin
             && !self.facts.images.contains_key(request)
-            && !needs.iter().any(|(known, _)| known == request)
+            && needs.known.insert(request.clone())
         {
-            needs.push((request.clone(), span));
+            needs.list.push((request.clone(), span));
         }
     }
 
     /// Returns the triggers that fire in a stage: those of its base image, or of the stage that it starts from.
-    fn trigger_texts(&self, info: &StageInfo<'_>, stages: &[StageInfo<'_>]) -> Vec<String> {
+    fn trigger_texts<'t>(&self, info: &StageInfo<'_>, stages: &[StageInfo<'t>]) -> Vec<&'t str>
+    where
+        'a: 't,
+    {
         match &info.base {
             _ if info.replaced => Vec::new(),
-            Origin::Image(request) => self.facts.images.get(request).map(|c| c.config.on_build.clone()).unwrap_or_default(),
-            Origin::Stage(base) if !stages[*base].replaced => {
-                let onbuild = |i: &Instruction| match &i.kind {
-                    Kind::Onbuild(onbuild) => Some(onbuild.text.clone()),
-                    _ => None,
-                };
-                stages[*base].stage.instructions.iter().filter_map(onbuild).collect()
+            Origin::Image(request) => {
+                let config = self.facts.images.get(request);
+                config.map(|c| c.config.on_build.iter().map(String::as_str).collect()).unwrap_or_default()
             }
+            Origin::Stage(base) if !stages[*base].replaced => stages[*base].stage.instructions.iter().filter_map(trigger_text).collect(),
             _ => Vec::new(),
         }
     }
@@ -254,21 +263,21 @@ impl<'a> Lowering<'a> {
             self.finished[target] = Some(finished);
         }
         let mut plans: Vec<StagePlan> = Vec::new();
-        let mut target_place = 0;
-        for (index, finished) in self.finished.iter().enumerate() {
+        let mut places: Vec<Option<usize>> = vec![None; stages.len()];
+        for (index, finished) in std::mem::take(&mut self.finished).into_iter().enumerate() {
             let Some(finished) = finished else { continue };
             let FileTree::Node(last) = finished.tree else { continue };
-            if index == target {
-                target_place = plans.len();
-            }
+            places[index] = Some(plans.len());
             plans.push(StagePlan {
                 index,
                 name: stages[index].stage.name.clone(),
-                platform: finished.platform.clone(),
                 base: finished.base.unwrap_or(last),
                 last,
-                config: if index == target { self.result_config(finished) } else { finished.config.clone() },
-                history: finished.history.clone(),
+                // What a stage starts from stands above it. A tree of files has no plan, and no history.
+                continues: finished.continues.and_then(|below| places[below]),
+                config: if index == target { self.result_config(finished.config, &finished.platform) } else { finished.config },
+                platform: finished.platform,
+                history: finished.history,
             });
         }
         self.check_unused();
@@ -280,7 +289,7 @@ impl<'a> Lowering<'a> {
             source: self.file.source.clone(),
             nodes: self.nodes,
             stages: plans,
-            target: target_place,
+            target: places[target].unwrap_or_default(),
             warnings,
             outline,
             epoch: self.epoch,
@@ -289,12 +298,10 @@ impl<'a> Lowering<'a> {
     }
 
     /// Returns the configuration of the image that is built: the target platform's, with the labels of the command line.
-    fn result_config(&self, finished: &Finished) -> ImageConfig {
-        let mut config = finished.config.clone();
+    fn result_config(&self, mut config: ImageConfig, platform: &Platform) -> ImageConfig {
         config.config.labels.extend(self.facts.labels.iter().cloned());
         // The platform of the stage: `FROM --platform` of the last stage decides over `--platform` (recorded cases
         // from/platform_other, from/target_platform), and its normalised spelling over the base image's.
-        let platform = &finished.platform;
         let known = |text: &str| Some(text.to_string()).filter(|t| !t.is_empty());
         let same = config.os == platform.os && config.architecture == platform.architecture;
         config.os = platform.os.clone();
@@ -343,12 +350,24 @@ impl<'a> Lowering<'a> {
 
     /// Returns the node of a base; equal ones are shared.
     fn base_node(&mut self, request: Option<&ImageRequest>, stage: usize, span: Span, title: String) -> NodeId {
-        if let Some(id) = self.bases.get(&request.cloned()) {
-            return *id;
+        let known = request.map_or(self.scratch, |request| self.bases.get(request).copied());
+        if let Some(id) = known {
+            return id;
         }
         let platform = request.map_or_else(|| self.facts.target_platform.clone(), |r| r.platform.clone());
         let id = self.push(Node { op: Op::Base(request.cloned()), parent: None, stage, span, title, onbuild: None, platform });
-        self.bases.insert(request.cloned(), id);
+        match request {
+            Some(request) => drop(self.bases.insert(request.clone(), id)),
+            None => self.scratch = Some(id),
+        }
         id
+    }
+}
+
+/// Returns the trigger that an instruction leaves.
+fn trigger_text(instruction: &Instruction) -> Option<&str> {
+    match &instruction.kind {
+        Kind::Onbuild(onbuild) => Some(&onbuild.text),
+        _ => None,
     }
 }

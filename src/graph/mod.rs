@@ -4,6 +4,7 @@
 //! arguments, platforms) comes in as [`Facts`]. A newcomer would expect `lower` to ask for images; it returns
 //! [`Lowered::Needs`] instead, the caller fetches them, adds them to the facts, and calls it again.
 
+pub mod environment;
 pub mod lower;
 pub mod order;
 pub mod outline;
@@ -20,6 +21,7 @@ use crate::dockerfile::ignore::IgnoreRules;
 use crate::dockerfile::source::{Diagnostic, Source, Span};
 use crate::image::config::ImageConfig;
 use crate::image::platform::Platform;
+use environment::Environment;
 
 /// The index of a node in [`BuildGraph::nodes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,10 +161,24 @@ pub struct StagePlan {
     /// Its last node: the file system of the result.
     pub last: NodeId,
     /// The configuration of the result. `rootfs` and `history` are the base image's; what the stage added
-    /// is in `history` below. For `FROM earlier-stage` they are that stage's base image's.
+    /// is in [`BuildGraph::history`]. For `FROM earlier-stage` they are that stage's base image's.
     pub config: ImageConfig,
-    /// The history that this stage and the stages that it is based on add to the base image's, in order.
+    /// The stage that it starts from, as its place among [`BuildGraph::stages`].
+    pub continues: Option<usize>,
+    /// The history that this stage adds to that of the one that it starts from, in order.
     pub history: Vec<PlannedHistory>,
+}
+
+impl BuildGraph {
+    /// Returns the history that a stage and those that it is based on add to the base image's, in order.
+    ///
+    /// The stages hold a part each: in a chain of many, complete ones would take the square of its length.
+    pub fn history(&self, stage: usize) -> Vec<&PlannedHistory> {
+        let chain = std::iter::successors(Some(&self.stages[stage]), |plan| plan.continues.map(|below| &self.stages[below]));
+        let mut parts: Vec<&[PlannedHistory]> = chain.map(|plan| plan.history.as_slice()).collect();
+        parts.reverse();
+        parts.into_iter().flatten().collect()
+    }
 }
 
 /// A history entry to be written.
@@ -214,7 +230,7 @@ pub struct RunOp {
     /// The process's arguments (the shell's included).
     pub argv: Vec<String>,
     /// Its whole environment in order, `HOME` excepted (the runtime's); proxy variables excepted.
-    pub env: Vec<(String, String)>,
+    pub env: Environment,
     /// Proxy variables given as build arguments: in the environment, not in the key.
     pub proxy_env: Vec<(String, String)>,
     /// Its working directory, absolute.

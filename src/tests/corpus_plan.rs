@@ -303,7 +303,7 @@ fn our_config(graph: &BuildGraph) -> Value {
 }
 
 fn history(graph: &BuildGraph) -> Value {
-    graph.stages[graph.target].history.iter().map(|h| json!({ "created_by": h.created_by, "empty_layer": h.node.is_none() })).collect()
+    graph.history(graph.target).into_iter().map(|h| json!({ "created_by": h.created_by, "empty_layer": h.node.is_none() })).collect()
 }
 
 /// Findings of all stages as `Rule:line`, the lines being those of docker's report.

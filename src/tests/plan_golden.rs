@@ -118,7 +118,7 @@ fn print(graph: &BuildGraph) -> String {
     for (key, value) in config.as_object().expect("an object").iter().filter(|(_, value)| !value.is_null()) {
         let _ = writeln!(text, "  {key} {value}");
     }
-    for entry in &stage.history {
+    for entry in graph.history(graph.target) {
         let _ = writeln!(text, "history {}{}", entry.created_by, if entry.node.is_none() { " (empty)" } else { "" });
     }
     if let Some(epoch) = graph.epoch {

@@ -1,8 +1,10 @@
-//! The reader of one word: character by character, recursing into substitutions.
+//! The reader of one word: from one special character to the next, recursing into substitutions.
 //!
 //! Not the public face (that is the module above). What a newcomer would get wrong: the text and its split into words
-//! are made side by side, since only here it is known which white space was quoted.
+//! are made side by side, since only here it is known which white space was quoted; most callers want the text alone, and
+//! then nothing is split.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::pattern::Pattern;
@@ -18,12 +20,14 @@ struct Words {
 
 pub(super) struct Lexer<'a> {
     how: &'a Expander,
-    text: Vec<char>,
+    text: &'a str,
     at: usize,
     /// Where the last `$` stood: an error is about that one.
     dollar_at: usize,
     env: &'a dyn Env,
     raw_escapes: bool,
+    /// Whether the words are wanted too.
+    splits: bool,
     /// The word being collected. One for all nesting levels: a substitution with a word of its own drops what stood
     /// before it, which is BuildKit's behaviour (its lexer shares the buffer).
     word: String,
@@ -32,16 +36,16 @@ pub(super) struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
-    pub(super) fn new(how: &'a Expander, word: &str, env: &'a dyn Env) -> Self {
-        // Go's text/scanner drops a byte order mark at the front.
-        let text = word.strip_prefix('\u{feff}').unwrap_or(word).chars().collect();
+    pub(super) fn new(how: &'a Expander, word: &'a str, env: &'a dyn Env, splits: bool) -> Self {
         Self {
             how,
-            text,
+            // Go's text/scanner drops a byte order mark at the front.
+            text: word.strip_prefix('\u{feff}').unwrap_or(word),
             at: 0,
             dollar_at: 0,
             env,
             raw_escapes: false,
+            splits,
             word: String::new(),
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
@@ -50,36 +54,62 @@ impl<'a> Lexer<'a> {
 
     /// Returns the line, from 0, of what was read last.
     pub(super) fn line(&self) -> usize {
-        self.text[..self.dollar_at].iter().filter(|c| **c == '\n').count()
+        self.text[..self.dollar_at].bytes().filter(|b| *b == b'\n').count()
     }
 
     fn peek(&self) -> Option<char> {
-        self.text.get(self.at).copied()
+        self.text[self.at..].chars().next()
     }
 
     fn next(&mut self) -> Option<char> {
         let c = self.peek();
-        self.at += usize::from(c.is_some());
+        self.at += c.map_or(0, char::len_utf8);
         c
     }
 
-    fn add(&mut self, words: &mut Words, c: char) {
-        if !c.is_whitespace() {
-            self.add_raw(words, c);
-        } else if words.in_word && !self.word.is_empty() {
-            words.done.push(std::mem::take(&mut self.word));
-            words.in_word = false;
+    /// Takes the text up to the first byte that is `special`, which only ASCII characters may be.
+    fn take_to(&mut self, special: impl Fn(u8) -> bool) -> &'a str {
+        let rest = &self.text[self.at..];
+        let taken = &rest[..rest.bytes().position(special).unwrap_or(rest.len())];
+        self.at += taken.len();
+        taken
+    }
+
+    /// Takes the characters that are `wanted`.
+    fn take_while(&mut self, wanted: impl Fn(char) -> bool) -> &'a str {
+        let rest = &self.text[self.at..];
+        let taken = &rest[..rest.find(|c| !wanted(c)).unwrap_or(rest.len())];
+        self.at += taken.len();
+        taken
+    }
+
+    /// Adds text whose white space parts words.
+    fn add(&mut self, words: &mut Words, text: &str) {
+        if !self.splits {
+            return;
+        }
+        for c in text.chars() {
+            if !c.is_whitespace() {
+                self.word.push(c);
+                words.in_word = true;
+            } else if words.in_word && !self.word.is_empty() {
+                words.done.push(std::mem::take(&mut self.word));
+                words.in_word = false;
+            }
         }
     }
 
-    fn add_raw(&mut self, words: &mut Words, c: char) {
-        self.word.push(c);
-        words.in_word = true;
+    /// Adds text that belongs to the word at hand as a whole.
+    fn add_whole(&mut self, words: &mut Words, text: &str) {
+        if self.splits {
+            self.word.push_str(text);
+            words.in_word = true;
+        }
     }
 
     /// Reads the whole word. Returns the text, and the same as words.
     pub(super) fn whole(&mut self) -> Result<(String, Vec<String>), ExpandErrorKind> {
-        self.how.budget.spend(self.text.len())?;
+        self.how.budget.spend(self.text.chars().count())?;
         self.until(None, false, 0)
     }
 
@@ -98,10 +128,24 @@ impl<'a> Lexer<'a> {
         let mut out = String::new();
         let mut words = Words::default();
         self.word.clear();
-        while let Some(c) = self.peek() {
+        let how = self.how;
+        let (quotes, splits) = (how.quotes != Quotes::Ignore, self.splits);
+        // A `<` only tells how words part, never what the text is.
+        let special = move |b: u8| {
+            let c = char::from(b);
+            c == '$' || c == how.escape || stop == Some(c) || (quotes && matches!(c, '\'' | '"')) || (splits && c == '<')
+        };
+        while self.at < self.text.len() {
             if out.len() > MAX_EXPANSION_BYTES {
                 return Err(ExpandErrorKind::Limit(Limit::ExpansionBytes));
             }
+            let plain = self.take_to(special);
+            if !plain.is_empty() {
+                self.add(&mut words, plain);
+                out.push_str(plain);
+                continue;
+            }
+            let Some(c) = self.peek() else { break };
             if stop == Some(c) {
                 self.at += 1;
                 return Ok((out, self.finish(words)));
@@ -110,35 +154,27 @@ impl<'a> Lexer<'a> {
                 '$' => {
                     let value = self.dollar(depth)?;
                     self.how.budget.spend(value.len())?;
-                    value.chars().for_each(|c| self.add(&mut words, c));
+                    self.add(&mut words, &value);
                     out.push_str(&value);
                 }
-                '\'' | '"' if self.how.quotes != Quotes::Ignore => {
+                '\'' | '"' if quotes => {
                     let value = if c == '"' { self.double_quoted(depth)? } else { self.single_quoted()? };
-                    self.word.push_str(&value);
-                    words.in_word = true;
+                    self.add_whole(&mut words, &value);
                     out.push_str(&value);
                 }
                 '<' => {
                     let value = self.angle();
-                    self.word.push_str(&value);
-                    words.in_word = true;
-                    out.push_str(&value);
+                    self.add_whole(&mut words, value);
+                    out.push_str(value);
                 }
-                c => {
+                _ => {
+                    // The escape character, and what it protects.
+                    let start = self.at + usize::from(!self.raw_escapes);
                     self.at += 1;
-                    if c != self.how.escape {
-                        self.add(&mut words, c);
-                        out.push(c);
-                        continue;
-                    }
-                    if self.raw_escapes {
-                        self.add_raw(&mut words, c);
-                        out.push(c);
-                    }
-                    let Some(escaped) = self.next() else { break };
-                    self.add_raw(&mut words, escaped);
-                    out.push(escaped);
+                    let _ = self.next();
+                    let text = &self.text[start..self.at];
+                    self.add_whole(&mut words, text);
+                    out.push_str(text);
                 }
             }
         }
@@ -160,113 +196,95 @@ impl<'a> Lexer<'a> {
         words.done
     }
 
-    fn single_quoted(&mut self) -> Result<String, ExpandErrorKind> {
+    fn single_quoted(&mut self) -> Result<Cow<'a, str>, ExpandErrorKind> {
         self.at += 1;
-        let keep = self.how.quotes == Quotes::Keep;
-        let rest = &self.text[self.at..];
-        let Some(len) = rest.iter().position(|c| *c == '\'') else {
-            self.at = self.text.len();
+        let inner = self.take_to(|b| b == b'\'');
+        if self.next().is_none() {
             return Err(ExpandErrorKind::UnclosedQuote("single-quote"));
-        };
-        let inner: String = rest[..len].iter().collect();
-        self.at += len + 1;
-        Ok(if keep { format!("'{inner}'") } else { inner })
+        }
+        Ok(if self.how.quotes == Quotes::Keep { format!("'{inner}'").into() } else { inner.into() })
     }
 
-    fn double_quoted(&mut self, depth: usize) -> Result<String, ExpandErrorKind> {
+    fn double_quoted(&mut self, depth: usize) -> Result<Cow<'a, str>, ExpandErrorKind> {
         self.at += 1;
         let keep = self.how.quotes == Quotes::Keep;
+        let escape = self.how.escape;
         let mut out = String::from(if keep { "\"" } else { "" });
-        while let Some(c) = self.peek() {
+        while self.at < self.text.len() {
             if out.len() > MAX_EXPANSION_BYTES {
                 return Err(ExpandErrorKind::Limit(Limit::ExpansionBytes));
             }
-            match c {
-                '"' => {
+            let plain = self.take_to(|b| matches!(b, b'"' | b'$') || char::from(b) == escape);
+            if !plain.is_empty() {
+                out.push_str(plain);
+                continue;
+            }
+            match self.peek() {
+                Some('"') => {
                     self.at += 1;
                     if keep {
                         out.push('"');
                     }
-                    return Ok(out);
+                    return Ok(out.into());
                 }
-                '$' => {
+                Some('$') => {
                     let value = self.dollar(depth)?;
                     self.how.budget.spend(value.len())?;
                     out.push_str(&value);
                 }
-                c if c == self.how.escape => {
+                Some(c) => {
                     self.at += 1;
                     if self.raw_escapes {
                         out.push(c);
                     }
                     match self.peek() {
                         None => {}
-                        Some(e) if e == '"' || e == '$' || e == self.how.escape => {
+                        Some(e) if e == '"' || e == '$' || e == escape => {
                             self.at += 1;
                             out.push(e);
                         }
                         Some(_) => out.push(c),
                     }
                 }
-                c => {
-                    self.at += 1;
-                    out.push(c);
-                }
+                None => {}
             }
         }
         Err(ExpandErrorKind::UnclosedQuote("double-quote"))
     }
 
     /// Reads a `<`; white space after `<<` belongs to it, so that it does not split words.
-    fn angle(&mut self) -> String {
+    fn angle(&mut self) -> &'a str {
+        let start = self.at;
         self.at += 1;
-        if self.peek() != Some('<') {
-            return "<".into();
-        }
-        self.at += 1;
-        let mut out = String::from("<<");
-        while let Some(c @ ('\t' | '\r' | ' ')) = self.peek() {
+        if self.peek() == Some('<') {
             self.at += 1;
-            out.push(c);
+            self.take_while(|c| matches!(c, '\t' | '\r' | ' '));
         }
-        out
+        &self.text[start..self.at]
     }
 
-    fn variable(&mut self, name: &str) -> Result<Option<String>, ExpandErrorKind> {
+    fn variable(&mut self, name: &str) -> Result<Option<&'a str>, ExpandErrorKind> {
         let value = self.env.value(name);
         self.how.budget.spend(value.map_or(0, str::len))?;
         let noted = if value.is_some() { &mut self.matched } else { &mut self.unmatched };
         if !noted.contains(name) {
             noted.insert(name.to_string());
         }
-        Ok(value.map(str::to_string))
+        Ok(value)
     }
 
-    fn name(&mut self) -> String {
-        let mut name = String::new();
+    fn name(&mut self) -> &'a str {
         match self.peek() {
-            Some(c) if is_digit(c) => {
-                while let Some(c) = self.peek().filter(|c| is_digit(*c)) {
-                    self.at += 1;
-                    name.push(c);
-                }
-                return name;
-            }
-            Some(c @ ('@' | '*' | '#' | '?' | '-' | '$' | '!')) => {
+            Some(c) if is_digit(c) => self.take_while(is_digit),
+            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => {
                 self.at += 1;
-                name.push(c);
-                return name;
+                &self.text[self.at - 1..self.at]
             }
-            _ => {}
+            _ => self.take_while(|c| c.is_alphabetic() || is_digit(c) || c == '_'),
         }
-        while let Some(c) = self.peek().filter(|c| c.is_alphabetic() || is_digit(*c) || *c == '_') {
-            self.at += 1;
-            name.push(c);
-        }
-        name
     }
 
-    fn dollar(&mut self, depth: usize) -> Result<String, ExpandErrorKind> {
+    fn dollar(&mut self, depth: usize) -> Result<Cow<'a, str>, ExpandErrorKind> {
         self.dollar_at = self.at;
         self.at += 1;
         if self.peek() == Some('{') {
@@ -277,15 +295,15 @@ impl<'a> Lexer<'a> {
         if name.is_empty() {
             return Ok("$".into());
         }
-        Ok(match self.variable(&name)? {
-            Some(value) => value,
-            None if self.how.keep_unset => format!("${name}"),
-            None => String::new(),
+        Ok(match self.variable(name)? {
+            Some(value) => value.into(),
+            None if self.how.keep_unset => format!("${name}").into(),
+            None => "".into(),
         })
     }
 
     /// Reads a substitution after its `${`.
-    fn braces(&mut self, depth: usize) -> Result<String, ExpandErrorKind> {
+    fn braces(&mut self, depth: usize) -> Result<Cow<'a, str>, ExpandErrorKind> {
         match self.peek() {
             None => return Err(ExpandErrorKind::MissingBrace),
             Some('{' | '}' | ':') => return Err(ExpandErrorKind::BadSubstitution),
@@ -293,23 +311,29 @@ impl<'a> Lexer<'a> {
         }
         let name = self.name();
         match self.next() {
-            Some('}') => Ok(match self.variable(&name)? {
-                Some(value) => value,
-                None if self.how.keep_unset => format!("${{{name}}}"),
-                None => String::new(),
+            Some('}') => Ok(match self.variable(name)? {
+                Some(value) => value.into(),
+                None if self.how.keep_unset => format!("${{{name}}}").into(),
+                None => "".into(),
             }),
             Some(':') => {
                 let modifier = self.next();
-                self.modified(&name, modifier, true, depth)
+                self.modified(name, modifier, true, depth)
             }
-            Some(c @ ('+' | '-' | '?' | '#' | '%')) => self.modified(&name, Some(c), false, depth),
-            Some('/') => self.replaced(&name, depth),
+            Some(c @ ('+' | '-' | '?' | '#' | '%')) => self.modified(name, Some(c), false, depth),
+            Some('/') => self.replaced(name, depth),
             other => Err(ExpandErrorKind::UnsupportedModifier(other.unwrap_or(char::REPLACEMENT_CHARACTER).into())),
         }
     }
 
     /// Reads the rest of `${v:-w}`, `${v?w}`, `${v##p}`, … after the modifier's character.
-    fn modified(&mut self, name: &str, modifier: Option<char>, empty_is_unset: bool, depth: usize) -> Result<String, ExpandErrorKind> {
+    fn modified(
+        &mut self,
+        name: &str,
+        modifier: Option<char>,
+        empty_is_unset: bool,
+        depth: usize,
+    ) -> Result<Cow<'a, str>, ExpandErrorKind> {
         let colon = if empty_is_unset { ":" } else { "" };
         let shown = format!("{colon}{}", modifier.unwrap_or(char::REPLACEMENT_CHARACTER));
         let trims = matches!(modifier, Some('#' | '%'));
@@ -322,13 +346,13 @@ impl<'a> Lexer<'a> {
         };
         let value = self.variable(name)?;
         if self.how.keep_unset && value.is_none() {
-            return Ok(format!("${{{name}{shown}{word}}}"));
+            return Ok(format!("${{{name}{shown}{word}}}").into());
         }
-        let filled = value.clone().filter(|v| !(empty_is_unset && v.is_empty()));
+        let filled = value.filter(|v| !(empty_is_unset && v.is_empty()));
         match modifier {
-            Some('-') => Ok(filled.unwrap_or(word)),
-            Some('+') => Ok(if filled.is_some() { word } else { String::new() }),
-            Some('?') => filled.ok_or_else(|| ExpandErrorKind::Required {
+            Some('-') => Ok(filled.map_or_else(|| word.into(), Cow::from)),
+            Some('+') => Ok(if filled.is_some() { word.into() } else { "".into() }),
+            Some('?') => filled.map(Cow::from).ok_or_else(|| ExpandErrorKind::Required {
                 name: name.to_string(),
                 message: match (word.is_empty(), value) {
                     (false, _) => word,
@@ -339,16 +363,16 @@ impl<'a> Lexer<'a> {
             Some(end @ ('#' | '%')) => {
                 let (longest, text) = word.strip_prefix(end).map_or((false, word.as_str()), |rest| (true, rest));
                 let value = value.unwrap_or_default();
-                self.spend_match(text, &value)?;
+                self.spend_match(text, value)?;
                 let pattern = Pattern::parse(text)?;
-                Ok(if end == '#' { pattern.trim_prefix(&value, longest) } else { pattern.trim_suffix(&value, longest) })
+                Ok(if end == '#' { pattern.trim_prefix(value, longest) } else { pattern.trim_suffix(value, longest) }.into())
             }
             _ => Err(ExpandErrorKind::UnsupportedModifier(shown)),
         }
     }
 
     /// Reads the rest of `${v/p/r}` or `${v//p/r}` after the first `/`.
-    fn replaced(&mut self, name: &str, depth: usize) -> Result<String, ExpandErrorKind> {
+    fn replaced(&mut self, name: &str, depth: usize) -> Result<Cow<'a, str>, ExpandErrorKind> {
         let all = self.peek() == Some('/');
         self.at += usize::from(all);
         let pattern = match self.until(Some('/'), true, depth + 1) {
@@ -361,11 +385,12 @@ impl<'a> Lexer<'a> {
         };
         let value = self.variable(name)?;
         if self.how.keep_unset && value.is_none() {
-            return Ok(format!("${{{name}/{pattern}/{replacement}}}"));
+            return Ok(format!("${{{name}/{pattern}/{replacement}}}").into());
         }
         let value = value.unwrap_or_default();
-        self.spend_match(&pattern, &value)?;
-        Pattern::parse(&pattern)?.replace(&value, &replacement, all).ok_or(ExpandErrorKind::Limit(Limit::ExpansionBytes))
+        self.spend_match(&pattern, value)?;
+        let replaced = Pattern::parse(&pattern)?.replace(value, &replacement, all);
+        replaced.map(Cow::from).ok_or(ExpandErrorKind::Limit(Limit::ExpansionBytes))
     }
 
     /// Pays for matching, which takes a step for each character of the pattern at each of the value.

@@ -15,6 +15,8 @@ use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 
 use super::Lowering;
+use super::arguments::Arguments;
+use super::scope::Scope;
 
 impl Lowering<'_> {
     /// Notes a finding, unless its rule is switched off. The same finding twice counts once.
@@ -74,6 +76,9 @@ impl Lowering<'_> {
 
     /// UndefinedArgInFrom.
     pub(super) fn check_from_arguments(&mut self, stage: &Stage, expanded: &Expansion) {
+        if expanded.unmatched.is_empty() {
+            return;
+        }
         let names: BTreeSet<String> = self.globals.names().map(str::to_string).chain(self.global_names.iter().cloned()).collect();
         for name in expanded.unmatched.iter().filter(|name| !names.contains(*name)) {
             let near = suggest::nearest(name, names.iter().map(String::as_str));
@@ -122,19 +127,13 @@ impl Lowering<'_> {
         self.find(Rule::InvalidBaseImagePlatform, &stage.instruction, image.span, message);
     }
 
-    /// UndefinedVar. `declared` are the names that ARG declared in this stage, also without a value.
-    pub(super) fn check_variables<'n>(
-        &mut self,
-        instruction: &Instruction,
-        unmatched: &BTreeSet<String>,
-        declared: impl Iterator<Item = &'n str> + Clone,
-        scope: &[&str],
-    ) {
+    /// UndefinedVar: what no ARG of the stage declares, with or without a value.
+    pub(super) fn check_variables(&mut self, instruction: &Instruction, unmatched: &BTreeSet<String>, declared: &Arguments, scope: &Scope) {
         for name in unmatched {
-            if declared.clone().any(|d| d == name) || name.starts_with("BUILDKIT_SBOM_SCAN_") {
+            if declared.contains(name) || name.starts_with("BUILDKIT_SBOM_SCAN_") {
                 continue;
             }
-            let near = suggest::nearest(name, scope.iter().copied());
+            let near = suggest::nearest(name, scope.names());
             let message = match near {
                 Some(near) => format!("usage of undefined variable `${name}` (did you mean `${near}`?)"),
                 None => format!("usage of undefined variable `${name}`"),

@@ -73,7 +73,7 @@ impl Lowering<'_> {
             let place = (instruction, self.at(instruction.span));
             self.outline.arg(work.index, place, name, value.as_deref(), inherited);
             texts.push(value.as_deref().map_or_else(|| name.clone(), |v| format!("{name}={v}")));
-            work.done.arguments.push((name.clone(), value));
+            work.done.arguments.declare(name, value);
         }
         work.history(format!("ARG {}", texts.join(" ")), None);
         Ok(())

@@ -3,8 +3,6 @@
 //! What a newcomer would get wrong: nothing of the command is expanded here, heredocs included; the shell sees the text.
 //! A heredoc that stands alone becomes the script itself, so that shells without heredocs can run it.
 
-use std::collections::HashMap;
-
 use crate::dockerfile::expand::{Env, Expander};
 use crate::dockerfile::instruction::{CommandLine, Heredoc, Instruction, MountFlag, Run, Word};
 use crate::dockerfile::source::{Diagnostic, Span};
@@ -45,13 +43,13 @@ impl Lowering<'_> {
         }
         let network = self.network(run.network.as_ref())?;
         let insecure = self.insecure(run.security.as_ref())?;
-        let mut env = work.done.scope.to_vec();
+        let mut env = work.done.scope.environment();
         if let Some(socket) = mounts.iter().find(|m| matches!(m.kind, MountKind::Ssh { .. }))
             && work.done.scope.value("SSH_AUTH_SOCK").is_none()
         {
-            env.push(("SSH_AUTH_SOCK".into(), socket.target.clone()));
+            env = env.with("SSH_AUTH_SOCK", &socket.target);
         }
-        let created_by = format!("RUN {}{} # buildkit", arguments(work), command.argv.join(" "));
+        let created_by = format!("RUN {}{} # buildkit", work.done.arguments.shown(&work.done.scope), command.argv.join(" "));
         let title = self.run_title(work, instruction, &mounts, &command.summary);
         let workdir = work.workdir();
         let op = RunOp {
@@ -240,25 +238,6 @@ fn secret(text: MountText, workdir: &str, span: Span) -> Mount {
         gid: text.gid.unwrap_or(0),
     };
     Mount { target, kind, readonly: text.readonly, span }
-}
-
-/// Returns `|2 A=1 B=2 `, the ARGs in scope, for the history.
-fn arguments(work: &Work<'_>) -> String {
-    let mut places: HashMap<&str, usize> = HashMap::new();
-    let mut shown: Vec<(&str, &str)> = Vec::new();
-    for (name, value) in &work.done.arguments {
-        let value = work.done.scope.value(name).or(value.as_deref()).unwrap_or_default();
-        let place = *places.entry(name).or_insert(shown.len());
-        match shown.get_mut(place) {
-            Some(old) => old.1 = value,
-            None => shown.push((name, value)),
-        }
-    }
-    if shown.is_empty() {
-        return String::new();
-    }
-    let texts: Vec<String> = shown.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    format!("|{} {} ", texts.len(), texts.join(" "))
 }
 
 fn command(work: &Work<'_>, run: &Run) -> Command {

@@ -6,51 +6,68 @@
 //! Setting and looking up take the same time however many variables there are.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::dockerfile::expand::Env;
+use crate::graph::environment::{Environment, Variable};
 
 /// An ordered set of variables.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Scope {
     /// In order; none where a variable was set again later, or unset.
-    entries: Vec<Option<(String, String)>>,
+    entries: Vec<Option<Arc<Variable>>>,
     places: HashMap<String, usize>,
+    /// All of them as RUN has them, as long as nothing changes.
+    environment: Option<Environment>,
 }
 
 impl Scope {
     /// Sets a variable and makes it the last.
     pub(super) fn set(&mut self, name: &str, value: &str) {
-        self.unset(name);
-        self.places.insert(name.to_string(), self.entries.len());
-        self.entries.push(Some((name.to_string(), value.to_string())));
+        self.environment = None;
+        let last = self.entries.len();
+        match self.places.get_mut(name) {
+            Some(place) => self.entries[std::mem::replace(place, last)] = None,
+            None => drop(self.places.insert(name.to_owned(), last)),
+        }
+        self.entries.push(Some(Arc::new((name.to_owned(), value.to_owned()))));
+        self.close_gaps();
     }
 
     pub(super) fn unset(&mut self, name: &str) {
         let Some(place) = self.places.remove(name) else { return };
+        self.environment = None;
         self.entries[place] = None;
-        if self.entries.len() > 2 * self.places.len() + 16 {
-            self.entries.retain(Option::is_some);
-            self.places = self.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
+        self.close_gaps();
+    }
+
+    /// Forgets what was replaced, when there is more of it than of what counts.
+    fn close_gaps(&mut self) {
+        if self.entries.len() <= 2 * self.places.len() + 16 {
+            return;
+        }
+        self.entries.retain(Option::is_some);
+        for (place, variable) in self.entries.iter().flatten().enumerate() {
+            if let Some(known) = self.places.get_mut(&variable.0) {
+                *known = place;
+            }
         }
     }
 
+    /// Returns all variables in order.
+    pub(super) fn environment(&mut self) -> Environment {
+        self.environment.get_or_insert_with(|| self.entries.iter().flatten().cloned().collect()).clone()
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.iter().map(|(name, _)| name.as_str())
-    }
-
-    pub(super) fn to_vec(&self) -> Vec<(String, String)> {
-        self.iter().cloned().collect()
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &(String, String)> {
-        self.entries.iter().flatten()
+        self.entries.iter().flatten().map(|variable| variable.0.as_str())
     }
 }
 
 impl Env for Scope {
     fn value(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.entries[*self.places.get(name)?].as_ref()?;
-        Some(value)
+        let variable = self.entries[*self.places.get(name)?].as_ref()?;
+        Some(&variable.1)
     }
 }
 
@@ -95,7 +112,7 @@ mod tests {
             scope.unset("b");
         }
         let pair = |name: &str, value: &str| (name.to_string(), value.to_string());
-        assert_eq!(scope.to_vec(), [pair("c", "c49"), pair("a", "again")]);
+        assert_eq!(scope.environment().iter().cloned().collect::<Vec<_>>(), [pair("c", "c49"), pair("a", "again")]);
         assert_eq!((scope.value("a"), scope.value("b"), scope.value("c")), (Some("again"), None, Some("c49")));
         assert!(scope.entries.len() < 30, "what was replaced is forgotten in time: {}", scope.entries.len());
     }

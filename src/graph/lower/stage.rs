@@ -10,6 +10,7 @@ use crate::graph::{CopyOp, CopySource, FileTree, ImageRequest, Node, NodeId, Op,
 use crate::image::config::{Healthcheck, ImageConfig};
 use crate::image::platform::Platform;
 
+use super::arguments::Arguments;
 use super::scope::{Scope, key_value};
 use super::stages::{Origin, StageInfo};
 use super::{Lowering, paths, text, values, weight};
@@ -18,16 +19,19 @@ use super::{Lowering, paths, text, values, weight};
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A stage that was lowered, or is being lowered.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Finished {
     pub config: ImageConfig,
     pub scope: Scope,
-    /// The ARGs of the stage and of those that it starts from, for RUN's history.
-    pub arguments: Vec<(String, Option<String>)>,
+    /// The ARGs of the stage and of those that it starts from.
+    pub arguments: Arguments,
     pub platform: Platform,
     /// None for a stage that stands for a tree of files.
     pub base: Option<NodeId>,
     pub tree: FileTree,
+    /// The stage that it starts from.
+    pub continues: Option<usize>,
+    /// What the stage itself adds.
     pub history: Vec<PlannedHistory>,
     pub workdir_set: bool,
 }
@@ -134,17 +138,28 @@ impl Lowering<'_> {
             }
         };
         let (scope, arguments, history) = Default::default();
-        Ok(Finished { config, scope, arguments, platform, base, tree, history, workdir_set: false })
+        Ok(Finished { config, scope, arguments, platform, base, tree, continues: None, history, workdir_set: false })
     }
 
     fn continue_stage(&self, index: usize, base: usize, info: &StageInfo<'_>) -> Result<Finished, Diagnostic> {
-        let Some(mut done) = self.finished[base].clone() else {
+        let Some(below) = &self.finished[base] else {
             let span = info.stage.from.image.span;
             let error = self.error(span, format!("stage {index} cannot start from stage {base}, which comes later"));
             return Err(error.hint("move that stage above this one"));
         };
-        done.config.config.on_build.clear();
-        Ok(done)
+        let mut config = below.config.clone();
+        config.config.on_build.clear();
+        Ok(Finished {
+            config,
+            scope: below.scope.clone(),
+            arguments: below.arguments.clone(),
+            platform: below.platform.clone(),
+            base: below.base,
+            tree: below.tree.clone(),
+            continues: Some(base),
+            history: Vec::new(),
+            workdir_set: below.workdir_set,
+        })
     }
 
     fn image_config(&self, request: &ImageRequest, span: Span) -> Result<ImageConfig, Diagnostic> {
@@ -288,8 +303,7 @@ impl Lowering<'_> {
 
     pub(super) fn note_unmatched(&mut self, work: &Work<'_>, instruction: &Instruction, unmatched: &std::collections::BTreeSet<String>) {
         if !unmatched.is_empty() {
-            let names: Vec<&str> = work.done.scope.names().collect();
-            self.check_variables(instruction, unmatched, work.done.arguments.iter().map(|(n, _)| n.as_str()), &names);
+            self.check_variables(instruction, unmatched, &work.done.arguments, &work.done.scope);
         }
     }
 
@@ -321,10 +335,10 @@ impl Lowering<'_> {
         if steps == 0 {
             return shown.to_string();
         }
-        let label = if self.alone { String::new() } else { format!("{} ", info.label) };
+        let (label, space) = if self.alone { ("", "") } else { (info.label.as_str(), " ") };
         let width = steps.ilog10() as usize + 1;
-        let (name, rest) = shown.split_once(' ').map_or((shown, String::new()), |(n, r)| (n, format!(" {r}")));
-        format!("[{label}{step:>width$}/{steps}] {}{}{rest}", if onbuild { "ONBUILD " } else { "" }, name.to_uppercase())
+        let (name, rest) = shown.split_at(shown.find(' ').unwrap_or(shown.len()));
+        format!("[{label}{space}{step:>width$}/{steps}] {}{}{rest}", if onbuild { "ONBUILD " } else { "" }, name.to_uppercase())
     }
 }
 

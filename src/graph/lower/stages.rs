@@ -124,7 +124,8 @@ impl<'a> Lowering<'a> {
 
     /// Returns what `--build-context` says that a name stands for. Both are compared as image names without `:latest`.
     fn named_context(&self, name: &str, platform: &Platform) -> Option<Origin> {
-        if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
+        let reserved = name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context");
+        if reserved || self.facts.named_contexts.is_empty() {
             return None;
         }
         let plain =
@@ -249,20 +250,38 @@ pub(super) fn cycle(dependencies: &Dependencies) -> Option<(usize, Span)> {
     None
 }
 
-/// Marks the stages that `target` needs.
-pub(super) fn reachable(stages: &[StageInfo<'_>], dependencies: &Dependencies, target: usize) -> Vec<bool> {
-    let mut marks = vec![false; stages.len()];
-    let mut stack = vec![target];
-    while let Some(index) = stack.pop() {
-        if std::mem::replace(&mut marks[index], true) {
-            continue;
-        }
-        stack.extend(dependencies[index].keys().copied());
-        if let Origin::Stage(base) = stages[index].base {
-            stack.push(base);
-        }
+/// The stages that something needs, found step by step.
+pub(super) struct Reachable<'s> {
+    stages: &'s [StageInfo<'s>],
+    marks: Vec<bool>,
+}
+
+impl<'s> Reachable<'s> {
+    pub(super) fn new(stages: &'s [StageInfo<'s>]) -> Self {
+        Self { stages, marks: vec![false; stages.len()] }
     }
-    marks
+
+    /// Marks a stage and all that it needs. Returns those that were not marked yet.
+    pub(super) fn add(&mut self, stage: usize, dependencies: &Dependencies) -> Vec<usize> {
+        let mut added = Vec::new();
+        let mut stack = vec![stage];
+        while let Some(index) = stack.pop() {
+            if std::mem::replace(&mut self.marks[index], true) {
+                continue;
+            }
+            added.push(index);
+            stack.extend(dependencies[index].keys().copied());
+            if let Origin::Stage(base) = self.stages[index].base {
+                stack.push(base);
+            }
+        }
+        added
+    }
+
+    /// Returns which stages were marked.
+    pub(super) fn into_marks(self) -> Vec<bool> {
+        self.marks
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! How much the graph holds, so that a small file can't ask for gigabytes ([`Limit::GraphBytes`]).
 //!
-//! Counted is what repeats: each RUN has the whole environment and its arguments in its history, each stage its base's
-//! history and configuration, each FROM the triggers of its base, EXPOSE a string for each port of a range. What grows
-//! with the text alone is not. Rough on purpose: a string counts for its bytes and its own record.
+//! Counted is what repeats: each RUN has the whole environment (shared in the graph, but not in what the engine makes of
+//! it) and its arguments in its history, each stage its base's configuration, each FROM the triggers of its base, EXPOSE a
+//! string for each port of a range. What grows with the text alone is not. Rough on purpose: a string counts for its bytes
+//! and its own record.
 
 use crate::dockerfile::limits::{Limit, MAX_GRAPH_BYTES};
 use crate::dockerfile::source::{Diagnostic, Span};
@@ -46,12 +47,11 @@ pub(super) fn of_history(entry: &PlannedHistory) -> usize {
 /// Returns the weight of what a stage starts with: it is copied from the stage or image below.
 pub(super) fn of_stage(done: &Finished) -> usize {
     let config = &done.config.config;
-    let history: usize = done.history.iter().map(of_history).sum();
     let arguments: usize = done.arguments.iter().map(|(name, value)| 2 * STRING + name.len() + value.as_ref().map_or(0, String::len)).sum();
     let labels: usize = config.labels.iter().map(|(name, value)| 2 * STRING + name.len() + value.len()).sum();
     let names: usize = config.exposed_ports.keys().chain(config.volumes.keys()).map(|name| STRING + name.len()).sum();
     // The environment is in the configuration and in the scope.
-    RECORD + history + arguments + labels + names + 2 * of_strings(&config.env) + of_strings(&config.on_build)
+    RECORD + arguments + labels + names + 2 * of_strings(&config.env) + of_strings(&config.on_build)
 }
 
 /// Returns the weight of a node.
