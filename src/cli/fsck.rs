@@ -7,7 +7,6 @@ use clap::Args;
 
 use crate::cli::failure::{FAILED, Failure, chain};
 use crate::cli::session::Session;
-use crate::cli::stored;
 use crate::digest::{ContentDigest, LayerId};
 use crate::layer;
 use crate::snapshot::diff;
@@ -47,12 +46,15 @@ pub fn run(args: &FsckArgs, session: &Session) -> Result<(), Failure> {
 
 /// Opens the store; one whose index can't be read begins anew where repair was asked for.
 fn open(args: &FsckArgs, session: &Session) -> Result<Store, Failure> {
+    // As `stored::open`: only in the user namespace do the files of an ordinary user's layers show the owners that they
+    // were digested with.
+    let _ = session.enter();
     let root = session.store()?;
     match Store::open(&root) {
         Err(error @ StoreError::Index { .. }) if args.repair => {
             out::line(&format!("{}: the index is set aside as index.db.damaged", chain(&error)))?;
             Store::set_index_aside(&root).map_err(|e| Failure::of(&e))?;
-            stored::open(session)
+            Store::open(&root).map_err(|e| Failure::of(&e))
         }
         other => other.map_err(|e| Failure::of(&e)),
     }
