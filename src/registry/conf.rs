@@ -29,7 +29,7 @@ pub struct ConfError {
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
-    registry: Vec<RegistryTable>,
+    registry: Vec<Spanned<RegistryTable>>,
     /// Of version 1.
     registries: Option<Spanned<toml::Value>>,
 }
@@ -85,7 +85,8 @@ fn parse(file: &str, text: &str) -> Result<Vec<Rule>, Fault> {
     }
     let mut rules: Vec<Rule> = Vec::new();
     for table in parsed.registry {
-        let (rule, at) = table.into_rule(file)?;
+        let span = table.span();
+        let (rule, at) = table.into_inner().into_rule(file, span)?;
         if let Some(known) = rules.iter_mut().find(|r| r.prefix == rule.prefix) {
             if (known.insecure, known.blocked) != (rule.insecure, rule.blocked) {
                 return Err((at, format!("`{}` has another rule above, of another mind about `insecure` or `blocked`", rule.prefix)));
@@ -99,12 +100,12 @@ fn parse(file: &str, text: &str) -> Result<Vec<Rule>, Fault> {
 }
 
 impl RegistryTable {
-    fn into_rule(self, file: &str) -> Result<(Rule, std::ops::Range<usize>), Fault> {
+    fn into_rule(self, file: &str, table: std::ops::Range<usize>) -> Result<(Rule, std::ops::Range<usize>), Fault> {
         let location = self.location.filter(|l| !l.get_ref().is_empty()).map(place).transpose()?;
         let (prefix, at) = match (self.prefix.filter(|p| !p.get_ref().is_empty()), &location) {
             (Some(prefix), _) => prefix_of(prefix)?,
             (None, Some((location, at))) => (location.clone(), at.clone()),
-            (None, None) => return Err((0..0, "a `[[registry]]` has neither `prefix` nor `location`".into())),
+            (None, None) => return Err((table, "a `[[registry]]` has neither `prefix` nor `location`".into())),
         };
         if location.is_none() && !prefix.starts_with("*.") {
             return Err((at, format!("the rule of `{prefix}` has no `location`; only that of a wildcard (`*.host`) can do without")));
@@ -277,7 +278,7 @@ blocked = true
                 "2:8",
                 "`*.b/c`: a wildcard stands for the first names of a host alone, as in `*.example.com`",
             ),
-            ("[[registry]]\ninsecure=true\n", "1:1", "a `[[registry]]` has neither `prefix` nor `location`"),
+            ("\n[[registry]]\ninsecure=true\n", "2:1", "a `[[registry]]` has neither `prefix` nor `location`"),
             (
                 "[[registry]]\nlocation='a'\n[[registry.mirror]]\nlocation='b'\npull-from-mirror='some'\n",
                 "5:18",
@@ -295,7 +296,7 @@ blocked = true
             ),
             (
                 "[registries.search]\nregistries=['a']\n",
-                "1:1",
+                "1:2",
                 "the file is of version 1, which is not read any more: `[[registry]]` tables say the same (containers-registries.conf(5))",
             ),
         ] {

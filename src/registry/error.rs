@@ -53,6 +53,8 @@ pub enum RegistryError {
     Certificate { path: PathBuf, why: &'static str },
     #[error("given up after {tries} tries")]
     GivenUp { tries: u32, source: Box<RegistryError> },
+    #[error("{what} can't be read")]
+    Malformed { what: String, source: serde_json::Error },
     #[error("{what} is neither a manifest nor an index")]
     NoDocument { what: String },
     #[error("the bytes of {what} are not those of its digest")]

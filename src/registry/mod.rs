@@ -19,6 +19,8 @@ mod client;
 pub mod conf;
 mod credentials;
 mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod forward;
 pub(crate) mod hosts;
 pub(crate) mod http;
@@ -27,6 +29,7 @@ pub(crate) mod pause;
 mod pull;
 mod push;
 mod rules;
+mod tags;
 #[cfg(test)]
 pub(crate) mod testserver;
 pub(crate) mod transfer;

@@ -288,7 +288,7 @@ fn content_type(response: &Response<Body>) -> String {
     value.split(';').next().unwrap_or_default().trim().to_string()
 }
 
-fn read_capped(url: &Uri, body: &mut Body, limit_bytes: u64, what: &dyn Fn() -> String) -> Result<Vec<u8>, RegistryError> {
+pub(super) fn read_capped(url: &Uri, body: &mut Body, limit_bytes: u64, what: &dyn Fn() -> String) -> Result<Vec<u8>, RegistryError> {
     let announced = body.content_length();
     if announced.is_some_and(|length| length > limit_bytes) {
         return Err(RegistryError::TooLarge { what: what(), limit_bytes });

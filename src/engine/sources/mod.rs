@@ -3,6 +3,7 @@
 //! | file | image from |
 //! |---|---|
 //! | `reference` | the store, a registry else |
+//! | `several` | a registry's index, images of several platforms under one name |
 //! | `layout` | an OCI layout directory or archive |
 //! | `base`, `host` | programs of this host |
 //! | `load`, `import` | archives that are taken into the store: `ply load`, `ply import` |
@@ -24,6 +25,7 @@ mod layout;
 mod load;
 mod named;
 mod reference;
+mod several;
 mod unpack;
 
 use std::path::PathBuf;
@@ -41,6 +43,7 @@ pub use import::ImportRequest;
 pub(in crate::engine) use keep::side_by_side;
 pub use load::Loaded;
 pub use named::{BuildContext, FilesSource, NamedError, parse_build_context};
+pub use several::{Several, Which, note_several, several_of};
 pub use unpack::open_blob;
 
 /// When registries are asked.
