@@ -151,9 +151,9 @@ fn remove_unnamed(tx: &Transaction<'_>, all: bool, held: &HashSet<String>) -> ru
     // What belongs to a name beside its image lives as long as the name names one of its images.
     let alive = "EXISTS (SELECT 1 FROM json_each(CAST(meta.value AS TEXT),'$.images') AS j WHERE (meta.key,j.value) IN
         (SELECT name,image FROM names UNION SELECT name,image FROM repo_digests))";
-    tx.execute(&format!("DELETE FROM meta WHERE kind=?1 AND NOT {alive}"), [SEVERAL])?;
+    tx.execute(&format!("DELETE FROM meta WHERE meta.kind=?1 AND NOT {alive}"), [SEVERAL])?;
     let others = format!(
-        "SELECT j.value FROM meta, json_each(CAST(meta.value AS TEXT),'$.images') AS j WHERE kind='{SEVERAL}' AND key IN (SELECT name FROM names)"
+        "SELECT j.value FROM meta, json_each(CAST(meta.value AS TEXT),'$.images') AS j WHERE meta.kind='{SEVERAL}' AND meta.key IN (SELECT name FROM names)"
     );
     if all {
         tx.execute(&format!("DELETE FROM sources WHERE image NOT IN (SELECT image FROM names) AND image NOT IN ({others})"), [])?;
@@ -234,7 +234,8 @@ impl Needed {
         blobs.extend(texts(tx, "SELECT id FROM images")?);
         blobs.extend(texts(tx, "SELECT manifest FROM images WHERE manifest IS NOT NULL")?);
         blobs.extend(texts(tx, &format!("SELECT json_extract(CAST(value AS TEXT),'$.digest') FROM meta WHERE kind='{DOWNLOADS}'"))?);
-        let of_several = format!("SELECT j.value FROM meta, json_each(CAST(meta.value AS TEXT),'$.blobs') AS j WHERE kind='{SEVERAL}'");
+        let of_several =
+            format!("SELECT j.value FROM meta, json_each(CAST(meta.value AS TEXT),'$.blobs') AS j WHERE meta.kind='{SEVERAL}'");
         blobs.extend(texts(tx, &of_several)?);
         // A layer's tars: those of images, those of base layers in use, those made of layers in use.
         let mut tars: HashSet<String> =
