@@ -74,7 +74,7 @@ fn config() -> RegistryConfig {
 /// Where a server is broken off for saying nothing, soon.
 fn impatient() -> RegistryConfig {
     let config = config();
-    RegistryConfig { retry: Retry { stall: Duration::from_millis(400), ..config.retry }, ..config }
+    RegistryConfig { retry: Retry { stall: Duration::from_millis(400), patience: Duration::from_secs(1), ..config.retry }, ..config }
 }
 
 fn layer() -> Vec<u8> {
@@ -404,13 +404,15 @@ fn mirrors_that_fail_or_lie_are_left_out_and_said_once() {
         ("has no blobs", at("blob", |_| Reply::new(404, "")), "is not in the registry"),
         ("has wrong blobs", at("blob", |r| Reply { body: vec![0; r.body.len()], ..r }), "not those of its digest"),
         ("breaks off for ever", at("blob", |r| Reply { cut_after: Some(r.body.len() / 2), ..r }), "given up after"),
+        ("says nothing", at("manifest", |r| Reply { silent: true, ..r }), "timeout"),
     ];
     for (name, lie, want) in cases {
         let (mirror, own) = (Registry::serve(content(), false, lie), Registry::serve(content(), false, |_, _, right| right));
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
         let log = Arc::clone(&said);
         let notices = Some(Notices(Arc::new(move |text: &str| log.lock().unwrap().push(text.into()))));
-        let bench = Bench::new(RegistryConfig { notices, ..ruled(&own.server.host, &[&mirror.server.host]) });
+        let retry = if name == "says nothing" { impatient().retry } else { config().retry };
+        let bench = Bench::new(RegistryConfig { notices, retry, ..ruled(&own.server.host, &[&mirror.server.host]) });
         assert_eq!(bench.pull("r.example/app:1"), Ok(()), "{name}");
         let said = said.lock().unwrap().clone();
         match want {

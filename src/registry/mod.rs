@@ -127,10 +127,10 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// Where there is another place to ask.
+    /// Where there is another place to ask: a moment, and none for who does not answer at all.
     pub(crate) fn hurried(self) -> Self {
         let short = self.patience_unreachable;
-        Self { patience: short, patience_broken: short, ..self }
+        Self { patience: short, patience_broken: short, patience_unreachable: Duration::ZERO, ..self }
     }
 }
 

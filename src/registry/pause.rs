@@ -39,7 +39,7 @@ impl Pause {
             Recovery::Broken => self.retry.patience_broken,
             Recovery::Stalled => {
                 self.spent += self.retry.stall;
-                self.retry.stall * 2
+                (self.retry.stall * 2).min(self.retry.patience)
             }
             Recovery::Outage => self.retry.patience,
         };
