@@ -318,7 +318,7 @@ fn what_fails_in_passing_while_pushing_is_outlived_and_what_stays_is_told() {
                 Registry::start_with(move |request, n, right| if kind(request) == target && n < times { spoil(right) } else { right });
             assert_eq!(bench.push(&from, &format!("{}/app:2", registry.server.host)), Ok(()), "{name}, {target}");
             let (sent, there) = (registry.content.lock().unwrap(), source.content.lock().unwrap());
-            assert_eq!((&sent.blobs == &there.blobs, &sent.manifests["2"] == &there.manifests["1"]), (true, true), "{name}, {target}");
+            assert_eq!((sent.blobs == there.blobs, sent.manifests["2"] == there.manifests["1"]), (true, true), "{name}, {target}");
         }
         for target in ["upload", "put manifest"] {
             let registry = Registry::start_with(move |request, _, right| if kind(request) == target { spoil(right) } else { right });

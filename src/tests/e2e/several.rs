@@ -58,7 +58,7 @@ fn an_index_that_was_pulled_whole_is_pushed_byte_for_byte() {
     assert_eq!(pushed.stdout, format!("2: digest: {} size: {}\n", digest(&index), index.len()));
     let (sent, there) = (to.content.lock().unwrap(), from.content.lock().unwrap());
     assert_eq!(sent.manifests["2"], (OCI_INDEX.to_string(), index));
-    assert_eq!(&sent.blobs == &there.blobs, true);
+    assert!(sent.blobs == there.blobs);
     drop((sent, there));
     // Pushed again nothing is sent but the documents.
     let before = to.server.requests().len();
