@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::digest::DiffId;
+use crate::digest::{DiffId, LayerId};
 use crate::graph::{NodeId, PlannedHistory};
 use crate::snapshot::ReadOnlyTree;
 
@@ -10,7 +10,7 @@ use super::assemble::{BuiltLayer, assemble};
 use super::error::BuildError;
 use super::export::{FinishedImage, FinishedLayer, LayerSource};
 use super::session::Build;
-use super::sources::ResolvedImage;
+use super::sources::{BlobRef, ResolvedImage};
 
 impl Build<'_> {
     /// Returns the image that the finished nodes make, without names.
@@ -57,11 +57,17 @@ impl Build<'_> {
         let result = self.result(node);
         let layer = result.layer.expect("a node in the history made a layer");
         let (diff_id, _) = self.diff_id(&layer.id)?;
-        let path = self.engine.store.layer_dir(&layer.id)?;
-        let path = path.ok_or_else(|| BuildError::plain(format!("layer {} has gone from the store", layer.id)))?;
-        let source = LayerSource::Directory { path, clamp_epoch: self.epoch };
+        let source = match self.engine.store.layer_dir(&layer.id)? {
+            Some(path) => LayerSource::Directory { path, clamp_epoch: self.epoch },
+            None => LayerSource::Blob(self.built_blob(&layer.id, &diff_id)?),
+        };
         let built = BuiltLayer { diff_id, created_secs: result.created_secs };
         Ok((built, FinishedLayer { id: layer.id, diff_id, source }))
+    }
+
+    fn built_blob(&self, layer: &LayerId, diff_id: &DiffId) -> Result<BlobRef, BuildError> {
+        let found = self.inputs.sources().blob_of(diff_id).map_err(|e| BuildError::caused(format!("looking for layer {layer}"), &e))?;
+        found.ok_or_else(|| BuildError::plain(format!("layer {layer} has gone from the store")).hint("build again with --no-cache"))
     }
 
     /// Returns the image's file system, merged.

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use super::export::{Exporter, FinishedImage};
 use super::request::{Compression, PushAs};
-use super::sources::{Policy, Silent, Sources};
+use super::sources::{Policy, Pulls, Silent, Sources};
 use crate::graph::{ImageRequest, ImageSource};
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
+use crate::path::Ownership;
 use crate::registry::fixture::{Content, OCI_MANIFEST, Registry, digest, kind, ranged};
 use crate::registry::testserver::{Cut, Reply, Request, TestServer};
-use crate::registry::{Client, Mirror, Notices, Pulls, RegistryConfig, Retry, Rule, Rules};
+use crate::registry::{AskedFor, Client, Mirror, Notices, RegistryConfig, Retry, Rule, Rules};
+use crate::snapshot::Driver;
 use crate::store::{Depth, Durability, Store};
 
 /// Big enough for a transfer to break in the middle of it.
@@ -34,7 +36,7 @@ impl Bench {
 
     fn sources(&self) -> Sources<'_> {
         let policy = Policy { now_secs: 1, ..Policy::default() };
-        Sources { store: &self.store, client: &self.client, policy, host_path: &[], progress: &Silent }
+        Sources { store: &self.store, client: &self.client, policy, host_path: &[], progress: &Silent, pulls: None }
     }
 
     /// Pulls, and returns the error's text with its causes.
@@ -383,7 +385,7 @@ fn a_mount_that_is_refused_or_pretended_is_no_reason_to_fail() {
 
 /// A rule by which names of `r.example` are asked for at `mirrors`, then at `own`.
 fn ruled(own: &str, mirrors: &[&str]) -> RegistryConfig {
-    let mirror = |host: &&str| Mirror { location: format!("{host}/m"), insecure: false, pulls: Pulls::All };
+    let mirror = |host: &&str| Mirror { location: format!("{host}/m"), insecure: false, asked_for: AskedFor::All };
     let rule =
         Rule { prefix: "r.example".into(), location: Some(own.into()), mirrors: mirrors.iter().map(mirror).collect(), ..Rule::default() };
     RegistryConfig { rules: Rules(vec![rule]), ..config() }
@@ -423,6 +425,33 @@ fn mirrors_that_fail_or_lie_are_left_out_and_said_once() {
         let image = bench.store.list().unwrap().remove(0);
         assert_eq!(image.repo_digests, [format!("r.example/app@{}", digest(&own.content.lock().unwrap().manifests["1"].1))], "{name}");
     }
+}
+
+#[test]
+fn wrong_bytes_of_a_mirror_that_are_unpacked_as_they_come_leave_no_trace() {
+    let spoil = |request: &Request, _, right: Reply| {
+        // The right length, and a tar that can be unpacked for a while.
+        if !for_layer(request, &right) {
+            return right;
+        }
+        let mut body = right.body.clone();
+        let end = body.len() - 100_000;
+        body[end..].fill(7);
+        Reply { body, ..right }
+    };
+    let (mirror, own) = (Registry::serve(content(), false, spoil), Registry::serve(content(), false, |_, _, right| right));
+    let bench = Bench::new(ruled(&own.server.host, &[&mirror.server.host]));
+    let pulls = Pulls::default();
+    let sources = Sources { pulls: Some(&pulls), ..bench.sources() };
+    let request = ImageRequest { source: ImageSource::Reference("r.example/app:1".into()), platform: Platform::host() };
+    let image = sources.resolve(&request).unwrap();
+    let ownership = if rustix::process::geteuid().is_root() { Ownership::Real } else { Ownership::Recorded };
+    let staging = bench.store.stage().unwrap();
+    let driver = Driver::copying(staging.path(), ownership, "a test");
+    let dirs = sources.ensure_layers(&image.layers, &driver, ownership).unwrap();
+    let content: Vec<u8> = (0..LAYER_BYTES).map(|n| (n % 251) as u8).collect();
+    assert!(std::fs::read(dirs[0].join("f")).unwrap() == content);
+    assert_eq!(own.server.requests().iter().map(|r| kind(r)).collect::<Vec<_>>(), ["blob"]);
 }
 
 #[test]

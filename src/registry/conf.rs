@@ -10,7 +10,7 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::rules::{Mirror, Pulls, Rule, Rules};
+use super::rules::{AskedFor, Mirror, Rule, Rules};
 
 /// A file that can't be used, with the place in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,14 +121,14 @@ impl MirrorTable {
     fn into_mirror(self, digests_only: bool) -> Result<Mirror, Fault> {
         let (location, at) = place(self.location)?;
         let given = self.pull_from_mirror.filter(|p| !p.get_ref().is_empty());
-        let pulls = match given.as_ref().map(|p| (p.get_ref().as_str(), p.span())) {
+        let asked_for = match given.as_ref().map(|p| (p.get_ref().as_str(), p.span())) {
             Some((_, at)) if digests_only => {
                 return Err((at, "`pull-from-mirror` and the registry's `mirror-by-digest-only` exclude each other".into()));
             }
-            None if digests_only => Pulls::DigestOnly,
-            None | Some(("all", _)) => Pulls::All,
-            Some(("digest-only", _)) => Pulls::DigestOnly,
-            Some(("tag-only", _)) => Pulls::TagOnly,
+            None if digests_only => AskedFor::DigestOnly,
+            None | Some(("all", _)) => AskedFor::All,
+            Some(("digest-only", _)) => AskedFor::DigestOnly,
+            Some(("tag-only", _)) => AskedFor::TagOnly,
             Some((other, at)) => {
                 return Err((at, format!("`{}` is not known: `pull-from-mirror` is `all`, `digest-only` or `tag-only`", shown(other))));
             }
@@ -136,7 +136,7 @@ impl MirrorTable {
         if location.is_empty() {
             return Err((at, "a mirror has an empty `location`".into()));
         }
-        Ok(Mirror { location, insecure: self.insecure, pulls })
+        Ok(Mirror { location, insecure: self.insecure, asked_for })
     }
 }
 
@@ -211,7 +211,7 @@ blocked = true
 [aliases]
 "fedora" = "registry.fedoraproject.org/fedora"
 "#;
-        let mirror = |location: &str, insecure, pulls| Mirror { location: location.into(), insecure, pulls };
+        let mirror = |location: &str, insecure, asked_for| Mirror { location: location.into(), insecure, asked_for };
         let rule = |prefix: &str, location: Option<&str>, mirrors| Rule {
             prefix: prefix.into(),
             location: location.map(Into::into),
@@ -222,12 +222,12 @@ blocked = true
         let mut rules = Rules::default();
         rules.add_file("f", text).unwrap();
         let first = vec![
-            mirror("example-mirror-0.local/mirror-for-foo", false, Pulls::All),
-            mirror("example-mirror-1.local/mirrors/foo", true, Pulls::TagOnly),
+            mirror("example-mirror-0.local/mirror-for-foo", false, AskedFor::All),
+            mirror("example-mirror-1.local/mirrors/foo", true, AskedFor::TagOnly),
         ];
         let want = vec![
             rule("example.com/foo", Some("internal-registry-for-example.com/bar"), first),
-            rule("registry.com", Some("registry.com"), vec![mirror("mirror.registry.com", false, Pulls::DigestOnly)]),
+            rule("registry.com", Some("registry.com"), vec![mirror("mirror.registry.com", false, AskedFor::DigestOnly)]),
             Rule { blocked: true, ..rule("*.blocked.com", None, Vec::new()) },
         ];
         assert_eq!(rules, Rules(want));

@@ -46,7 +46,7 @@ pub use error::RegistryError;
 pub use login::{LoginError, Logins, host_of};
 pub use pull::{BlobReader, Fetched};
 pub use push::{BlobSource, Sent};
-pub use rules::{Mirror, Pulls, Rule, Rules};
+pub use rules::{AskedFor, Mirror, Rule, Rules};
 
 /// What reaching registries depends on besides the reference.
 #[derive(Debug, Clone)]

@@ -38,12 +38,12 @@ pub struct Mirror {
     /// As [`Rule::insecure`].
     pub insecure: bool,
     /// What it is asked for.
-    pub pulls: Pulls,
+    pub asked_for: AskedFor,
 }
 
 /// What a mirror is asked for (`pull-from-mirror`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Pulls {
+pub enum AskedFor {
     /// Everything.
     #[default]
     All,
@@ -87,10 +87,10 @@ impl Rules {
         if rule.blocked {
             return Err(rule);
         }
-        let wanted = |m: &&Mirror| match m.pulls {
-            Pulls::All => true,
-            Pulls::DigestOnly => by == NamedBy::Digest,
-            Pulls::TagOnly => by == NamedBy::Tag,
+        let wanted = |m: &&Mirror| match m.asked_for {
+            AskedFor::All => true,
+            AskedFor::DigestOnly => by == NamedBy::Digest,
+            AskedFor::TagOnly => by == NamedBy::Tag,
         };
         let mirrors = rule.mirrors.iter().filter(wanted).map(|m| Place { mirror: true, ..moved(of, matched, &m.location, m.insecure) });
         let last = match &rule.location {
@@ -156,8 +156,8 @@ mod tests {
         Rule { prefix: prefix.into(), ..Rule::default() }
     }
 
-    fn mirror(location: &str, pulls: Pulls) -> Mirror {
-        Mirror { location: location.into(), insecure: false, pulls }
+    fn mirror(location: &str, asked_for: AskedFor) -> Mirror {
+        Mirror { location: location.into(), insecure: false, asked_for }
     }
 
     fn repository(name: &str) -> Repository {
@@ -214,9 +214,9 @@ mod tests {
     #[test]
     fn mirrors_come_first_and_are_asked_for_what_they_are_for() {
         let mirrors = vec![
-            mirror("all.test/hub", Pulls::All),
-            mirror("digests.test", Pulls::DigestOnly),
-            Mirror { insecure: true, ..mirror("tags.test", Pulls::TagOnly) },
+            mirror("all.test/hub", AskedFor::All),
+            mirror("digests.test", AskedFor::DigestOnly),
+            Mirror { insecure: true, ..mirror("tags.test", AskedFor::TagOnly) },
         ];
         let rules = Rules(vec![Rule { mirrors, insecure: true, location: Some("docker.io".into()), ..rule("docker.io") }]);
         let name = "docker.io/library/alpine";

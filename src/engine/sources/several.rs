@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::descend::{self, Fetch};
+use super::pulled::PulledImage;
 use super::reference::{self, Remote};
 use super::{SourceError, Sources};
 use crate::digest::Digest;
@@ -135,8 +136,9 @@ impl Pull<'_> {
     fn image(&mut self, entry: &Descriptor, bytes: Option<Vec<u8>>) -> Result<(), SourceError> {
         let found = descend::descend(self.from, entry.clone(), bytes, &Platform::host())?;
         let platform = entry.platform.clone().unwrap_or_else(|| descend::platform_of(&found.config));
-        let image = reference::store_pulled(self.from.sources, self.reference, &platform, self.from, found, self.top)?;
-        let id = Digest::of(&image.config_bytes);
+        let id = Digest::of(&found.config_bytes);
+        let (reference, repository) = (self.reference.clone(), self.from.repository.clone());
+        PulledImage { reference, platform: platform.clone(), repository, found, top: self.top }.keep(self.from.sources)?;
         self.kept.blobs.push(entry.digest);
         if !self.kept.images.contains(&id) {
             self.kept.images.push(id);

@@ -17,6 +17,7 @@ mod metamorphic;
 mod mirrors;
 mod mounts;
 mod outline;
+mod packed;
 mod platforms;
 mod random;
 mod registry;
