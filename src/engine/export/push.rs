@@ -120,7 +120,10 @@ impl Exporter<'_> {
         }
         for image in images {
             // So that another push to this registry can take the layers from here.
-            self.store.put_repo_digest(image, &format!("{}@{}", to.name(), exported.manifest.digest))?;
+            // One that is not kept here needs no such note.
+            if self.store.image(image)?.is_some() {
+                self.store.put_repo_digest(image, &format!("{}@{}", to.name(), exported.manifest.digest))?;
+            }
         }
         let uploaded = outcomes.iter().filter(|s| **s == Sent::Uploaded).count();
         Ok(Pushed { exported, uploaded, spared: outcomes.len() - uploaded })
