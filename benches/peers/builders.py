@@ -7,7 +7,7 @@ the "best" that ply is compared with.
 All state of a builder is below `top`, HOME and TMPDIR too, and `reset` begins anew: no builder finds what another run left.
 """
 import json, os, shutil, subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from servers import start, stop_process, unmount_below
 
 STORE, NOTHING = "store", "nothing"  # where a build's result goes: under `name` into the builder's own store, or nowhere
@@ -258,7 +258,8 @@ class BuildKit(Builder):
 
 class Kaniko(Builder):
     """kaniko's executor. It unpacks images over its own root, so each run gets a mount namespace and a fresh root in it, which are
-    made before the clock starts (`before`) and are left until `reset`. Its cache is a repository of the loopback registry."""
+    made before the clock starts (`before`) and are left until `reset`. Its cache is a repository of the loopback registry. It
+    keeps no base: each run fetches and unpacks it. It isolates nothing."""
     name = "kaniko"
     unlike = {
         "copy": "gzips", "unchanged": "gzips; fetches its cache", "changed": "gzips", "big": "gzips", "archive": "builds, too; a layout", "again": "builds, too; a layout",
@@ -306,10 +307,11 @@ exec chroot . /kaniko/executor "$@"
         return None  # only a build pushes
 
     def archive(self, build, path):
-        return self.build(build, "--no-push", "--oci-layout-path=/kaniko/out/" + os.path.basename(path), "--compression=gzip", "--compression-level=6")
+        # From its cache it would take a layer that is compressed already.
+        return self.build(replace(build, cold=True), "--no-push", "--oci-layout-path=/kaniko/out/" + os.path.basename(path), "--compression=gzip", "--compression-level=6")
 
     def version(self):
-        return "kaniko " + subprocess.run([self.program, "version"], stdout=subprocess.PIPE, text=True).stdout.strip().replace("\n", " ")
+        return " ".join(subprocess.run([self.program, "version"], stdout=subprocess.PIPE, text=True).stdout.split())
 
 
 KINDS = (Ply, Docker, BuildKit, Buildah, BuildahChroot, Kaniko)

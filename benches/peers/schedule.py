@@ -3,7 +3,7 @@
 A round more is made for those who lack undisturbed runs, at most as many as were asked for; one round at the end is for memory.
 A builder that fails is left out of the row from then on, and the row says so; the others go on.
 """
-import os, sys, time
+import os, shutil, sys, time
 from measure import CommandFailed
 from table import Result
 
@@ -47,14 +47,16 @@ class Schedule:
         return any(len(r.seconds) < self.options.runs and not r.failed for r in results)
 
     def tidy(self, group, last):
-        """Forgets what the round left where it is much, and lets the disk come to rest after."""
-        if not last and not group.reset_each_round:
+        """Forgets what the rounds left, at the end or where it is much, and lets the disk come to rest after."""
+        round_bytes = group.bytes_a_builder * group.bench.scale * len(self.builders)
+        crowded = shutil.disk_usage(group.bench.top).free < 3 * round_bytes
+        if not (last or group.reset_each_round or crowded):
             return
         group.end()
         for b in self.builders:
             b.reset()
             self.meter.daemons[b.name] = b.daemon_pids()
-        self.rest(group.bytes_a_builder * group.bench.scale)
+        self.rest(round_bytes)
 
     def rest(self, size):
         os.sync()
@@ -65,6 +67,8 @@ class Schedule:
     def round(self, group, n, counts, with_memory=False):
         """Runs one round. `counts(result)`: whether the sample is kept; the work is done anyway, for later phases stand on it."""
         for phase in group.begin(n):
+            if group.independent and not any(self.wants(row) for row in phase.rows or (phase.row,)):
+                continue
             phase.once()
             if not with_memory:
                 self.pause()
