@@ -8,7 +8,7 @@ All state of a builder is below `top`, HOME and TMPDIR too, and `reset` begins a
 """
 import json, os, shutil, subprocess
 from dataclasses import dataclass, replace
-from servers import start, stop_process, unmount_below
+from servers import remove, start, stop_process, unmount_below
 
 STORE, NOTHING = "store", "nothing"  # where a build's result goes: under `name` into the builder's own store, or nowhere
 
@@ -103,7 +103,7 @@ class Builder:
         left = unmount_below(self.top)
         if left:
             raise SystemExit(f"{self.name}: can't be cleaned, still mounted: {' '.join(left)}")
-        shutil.rmtree(self.top)
+        remove(self.top)
         os.makedirs(self.top)
         self.prepare()
 

@@ -23,7 +23,7 @@ import builders as kinds
 import data, workloads
 from measure import TOLERATED_SHARE, Meter, become_subreaper
 from schedule import Schedule, say
-from servers import Registry, mounts_below
+from servers import Registry, mounts_below, remove
 from table import derive_memory, derive_step, judge, render
 
 PROGRAMS = {"docker": "docker", "dockerd": "dockerd", "buildctl": "buildctl", "buildkitd": "buildkitd", "buildah": "buildah", "kaniko": "/kaniko/executor",
@@ -169,7 +169,7 @@ def main():
         if left:
             say("kept, since these are still mounted: " + " ".join(left))
         else:
-            shutil.rmtree(top, ignore_errors=True)
+            remove(top)
     return 0
 
 

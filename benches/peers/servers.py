@@ -2,7 +2,7 @@
 
 None shares anything with a server of the machine: sockets, data and configuration are below the directory given.
 """
-import os, socket, subprocess, time
+import os, shutil, socket, subprocess, time
 from measure import stop_process
 
 
@@ -63,3 +63,13 @@ def unmount_below(top):
     for point in mounts_below(top):
         subprocess.run(["umount", point], stderr=subprocess.DEVNULL)
     return mounts_below(top)
+
+
+def remove(top):
+    """Removes a builder's files. A user's builders leave files of the user's subordinate ids, which only a user namespace reaches."""
+    if mounts_below(top):
+        raise OSError(f"{top} has mounts below it")
+    if os.geteuid() == 0:
+        shutil.rmtree(top)
+    else:
+        subprocess.run(["unshare", "--user", "--map-root-user", "--map-auto", "rm", "-rf", "--one-file-system", top], check=True)
