@@ -8,7 +8,8 @@ All state of a builder is below `top`, HOME and TMPDIR too, and `reset` begins a
 """
 import json, os, shutil, subprocess
 from dataclasses import dataclass, replace
-from servers import remove, start, stop_process, unmount_below
+from measure import stop_process
+from servers import Failed, remove, start, unmount_below
 
 STORE, NOTHING = "store", "nothing"  # where a build's result goes: under `name` into the builder's own store, or nowhere
 
@@ -46,7 +47,7 @@ class Builder:
         """Runs a command that isn't measured and returns its standard output; its words are shown when it fails."""
         r = subprocess.run(argv, env=self.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if r.returncode:
-            raise SystemExit(f"{self.name}: failed with status {r.returncode}: {' '.join(argv)}\n{r.stdout[-1000:]}{r.stderr[-3000:]}")
+            raise Failed(f"{self.name}: failed with status {r.returncode}: {' '.join(argv)}\n{r.stdout[-1000:]}{r.stderr[-3000:]}")
         return r.stdout
 
     def dockerfile(self, build):
@@ -102,7 +103,7 @@ class Builder:
         self.close()
         left = unmount_below(self.top)
         if left:
-            raise SystemExit(f"{self.name}: can't be cleaned, still mounted: {' '.join(left)}")
+            raise Failed(f"{self.name}: can't be cleaned, still mounted: {' '.join(left)}")
         remove(self.top)
         os.makedirs(self.top)
         self.prepare()

@@ -3,6 +3,7 @@
 A run that is to be cold gets data of a seed of its own: no builder, and no cache of one, has seen a byte of it before.
 """
 import hashlib, io, json, os, random, shutil, subprocess, tarfile, time
+from servers import Failed
 
 MIB = 1 << 20
 
@@ -59,7 +60,7 @@ def busybox_layer(path):
     """Writes a tar of a root file system with busybox and all its names."""
     busybox = shutil.which("busybox")
     if not busybox:
-        raise SystemExit("busybox is missing: apt-get install busybox-static")
+        raise Failed("busybox is missing: apt-get install busybox-static")
     names = subprocess.run([busybox, "--list"], stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     with tarfile.open(path, "w") as tar:
         for name in ("bin", "dev", "etc", "proc", "root", "sys", "usr", "var"):
@@ -131,7 +132,7 @@ def send(skopeo, folder, reference, environment):
     argv = [skopeo, "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", "--digestfile", digest_file, f"oci:{folder}", f"docker://{reference}"]
     r = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if r.returncode:
-        raise SystemExit(f"skopeo could not send an image:\n{r.stdout[-3000:]}")
+        raise Failed(f"skopeo could not send an image:\n{r.stdout[-3000:]}")
     with open(digest_file) as f:
         return f.read().strip()
 

@@ -13,7 +13,7 @@ every round, so that a busy machine is busy for all, after a pause and a sync. A
 processor is dropped, counted, and made up for by another round. Figures are medians. CPU and memory include daemons;
 measure.py says what exactly is counted. What a row compares: workloads.py.
 
-Full size takes about an hour and a half with all builders, and some 30 GB of disk. Needs Python 3.9, busybox-static, skopeo and
+Full size takes about an hour with all builders on two cores, and some 30 GB of disk. Needs Python 3.9, busybox-static, skopeo and
 docker-registry; pigz for one baseline; root for docker, buildkit and kaniko (the others take any user).
 """
 import argparse, json, os, platform, shutil, signal, sys, tempfile
@@ -23,7 +23,7 @@ import builders as kinds
 import data, workloads
 from measure import TOLERATED_SHARE, Meter, become_subreaper
 from schedule import Schedule, say
-from servers import Registry, mounts_below, remove
+from servers import Failed, Registry, mounts_below, remove
 from table import derive_memory, derive_step, judge, render
 
 PROGRAMS = {"docker": "docker", "dockerd": "dockerd", "buildctl": "buildctl", "buildkitd": "buildkitd", "buildah": "buildah", "kaniko": "/kaniko/executor",
@@ -70,7 +70,7 @@ def find_programs(args):
     found = {name: shutil.which(path) for name, path in paths.items()}
     for name, package in (("registry", "docker-registry"), ("skopeo", "skopeo")):
         if not found[name]:
-            raise SystemExit(f"{found[name] or PROGRAMS[name]} is missing: apt-get install {package}")
+            raise SystemExit(f"{PROGRAMS[name]} is missing: apt-get install {package}")
     found["ply"] = args.ply and os.path.abspath(args.ply)
     return found
 
@@ -91,12 +91,13 @@ def choose(args, found):
         else:
             chosen.append((kind, found[needs[kind.name][0]]))
     if not chosen:
-        raise SystemExit("no builder to time: give --ply or install a peer")
+        raise Failed("no builder to time: give --ply or install a peer")
     return chosen
 
 
 def measure(args, found, top, builders):
-    """Runs everything; `builders` is filled as they start, so that the caller can stop them."""
+    """Runs everything; `builders` is filled as they start, so that the caller can stop them. What goes wrong in a group, or a
+    signal, ends that group or the run, but what was measured is reported."""
     environment = {"PATH": os.environ["PATH"], "HOME": top, "TMPDIR": top, "LANG": "C.UTF-8"}
     meter = Meter(f"{top}/log")
     registry = Registry(f"{top}/registry", found["registry"])
@@ -112,13 +113,30 @@ def measure(args, found, top, builders):
             meter.daemons[builder.name] = builder.daemon_pids()
         versions = {b.name: b.version() for b in builders}
         schedule = Schedule(meter, builders, args)
-        for group in workloads.GROUPS:
-            if any(schedule.wants(row) for row in group.rows):
-                schedule.builders = [b for b in builders if b.name != "buildah-chroot" or group in (workloads.Steps, workloads.Stages)]
-                schedule.group(group(bench))
+        groups = [g(bench) for g in workloads.GROUPS if any(schedule.wants(row) for row in g.rows)]
+        check_disk(top, groups, len(builders))
+        try:
+            for group in groups:
+                schedule.builders = [b for b in builders if b.name != "buildah-chroot" or isinstance(group, (workloads.Steps, workloads.Stages))]
+                try:
+                    schedule.group(group)
+                except (Failed, OSError) as e:
+                    schedule.trouble.append(f"{', '.join(group.rows)}: given up: {e}")
+                    say(schedule.trouble[-1])
+        except (KeyboardInterrupt, SystemExit):
+            schedule.trouble.append("stopped; the table has what was measured till then")
+            say(schedule.trouble[-1])
     finally:
         registry.close()
     return schedule, bench, versions
+
+
+def check_disk(top, groups, builders):
+    """Says early what would go wrong late."""
+    need = max((g.bytes_a_builder * g.bench.scale * builders for g in groups), default=0)
+    free = shutil.disk_usage(top).free
+    if free < need:
+        raise Failed(f"{need / 1e9:.0f} GB of disk are needed below {top} (TMPDIR), {free / 1e9:.0f} GB are free: choose --rows, --only or --scale")
 
 
 def make_base(bench, skopeo):
@@ -133,6 +151,7 @@ def make_base(bench, skopeo):
 
 
 def report(args, schedule, bench, versions):
+    """Prints the table, writes the JSON, and returns the exit status: 1 where something went wrong, not where a figure isn't met."""
     schedule.rows["step"] = derive_step(schedule.rows.get("run1", {}), schedule.rows.get("run50", {}), 50)
     schedule.rows["memory"] = derive_memory(schedule.rows)
     rows = schedule.finished(workloads.ABOUT)
@@ -140,10 +159,11 @@ def report(args, schedule, bench, versions):
     print(f"{args.runs} interleaved rounds, scale {args.scale:g}, {bench.cores} processors, Linux {platform.release()}; " + "; ".join(f"{n}: {v}" for n, v in versions.items()))
     if args.json:
         verdicts = [{"row": row, **vars(v)} for row, v in judge(workloads.WANTED, rows, bench.sizes)]
-        sizes = {f"{what} {who}": n for (what, who), n in bench.sizes.items()}
+        sizes = [{"row": row, "who": who, "bytes": n} for (row, who), n in bench.sizes.items()]
         with open(args.json, "w") as f:
             json.dump({"scale": args.scale, "versions": versions, "sizes": sizes, "verdicts": verdicts,
-                       "rows": {row: {w: vars(r) for w, r in results.items()} for row, results in rows.items()}}, f, indent=1)
+                       "rows": {row: {w: vars(r) for w, r in results.items()} for row, results in rows.items()}, "trouble": schedule.trouble}, f, indent=1)
+    return 1 if schedule.trouble else 0
 
 
 def main():
@@ -158,7 +178,10 @@ def main():
     top = tempfile.mkdtemp(prefix="peers-", dir=os.environ.get("TMPDIR"))
     builders = []
     try:
-        report(args, *measure(args, found, top, builders))
+        return report(args, *measure(args, found, top, builders))
+    except Failed as e:
+        say(str(e))
+        return 1
     finally:
         for b in builders:
             b.close()
@@ -170,7 +193,6 @@ def main():
             say("kept, since these are still mounted: " + " ".join(left))
         else:
             remove(top)
-    return 0
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ class Schedule:
         """`options`: runs, extra, pause, settle, memory, tolerate, rows (only these are wanted; None: all)."""
         self.meter, self.builders, self.options = meter, builders, options
         self.rows = {}  # row -> who -> Result
+        self.trouble = []  # what went wrong, in words
 
     def wants(self, row):
         return self.options.rows is None or row in self.options.rows
@@ -81,8 +82,9 @@ class Schedule:
                 try:
                     sample = self.turn(phase, builder, baseline, with_memory, group.bench.environment)
                 except CommandFailed as e:
-                    say(str(e))
                     result.failed = str(e)
+                    self.trouble.append(f"{phase.row}: {e}")
+                    say(self.trouble[-1])
                     continue
                 if sample and counts(result):
                     result.add(sample, self.options.tolerate)

@@ -6,6 +6,10 @@ import os, shutil, socket, subprocess, time
 from measure import stop_process
 
 
+class Failed(Exception):
+    """A preparation did not work: a server did not start, a program that isn't measured failed."""
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -25,7 +29,7 @@ def start(argv, log_path, ready, environment=None, seconds=30):
         time.sleep(0.1)
     stop_process(child)
     with open(log_path, errors="replace") as f:
-        raise SystemExit(f"{argv[0]} did not start, the end of its log:\n{f.read()[-3000:]}")
+        raise Failed(f"{argv[0]} did not start, the end of its log:\n{f.read()[-3000:]}")
 
 
 class Registry:
@@ -68,7 +72,7 @@ def unmount_below(top):
 def remove(top):
     """Removes a builder's files. A user's builders leave files of the user's subordinate ids, which only a user namespace reaches."""
     if mounts_below(top):
-        raise OSError(f"{top} has mounts below it")
+        raise Failed(f"{top} has mounts below it")
     if os.geteuid() == 0:
         shutil.rmtree(top)
     else:

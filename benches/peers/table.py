@@ -92,14 +92,14 @@ class Below:
 
 @dataclass(frozen=True)
 class AsRatio:
-    """A size of ply's is at most `times` a baseline's."""
-    what: str
+    """What ply writes in a row is at most `times` as large as what a baseline writes there."""
+    row: str
     times: float
     baseline: str
 
     def judge(self, results, sizes):
-        wanted = f"{self.what} at most {self.times:g} x those of {self.baseline}"
-        ply, other = sizes.get((self.what, "ply")), sizes.get((self.what, self.baseline))
+        wanted = f"at most {self.times:g} x the bytes of {self.baseline}"
+        ply, other = sizes.get((self.row, "ply")), sizes.get((self.row, self.baseline))
         if not ply or not other:
             return Verdict(wanted, "-", None)
         return Verdict(wanted, f"{ply / other:.3f} x", ply / other <= self.times)
@@ -174,7 +174,8 @@ def render(about, wanted, rows, sizes):
             times = f"{r.median / ply:.2f}" if r.median is not None and ply else "-"
             cpu = f"{statistics.median(r.cpu):.3f}" if r.cpu else "-"
             memory = f"{r.peak / 1e6:.0f}" if r.peak is not None else "-"
-            remark = ", ".join(filter(None, ["baseline" if r.baseline else "", f"not compared: {r.unlike}" if r.unlike else ""]))
+            size = sizes.get((row, r.who))
+            remark = ", ".join(filter(None, ["baseline" if r.baseline else "", size and f"{size / 1e6:.1f} MB", r.unlike and f"not compared: {r.unlike}"]))
             cells.append([title, r.who, spread(r), times, cpu, memory, str(len(r.seconds)), str(r.dropped), remark])
             title = ""
         for _, v in (v for v in verdicts if v[0] == row):

@@ -29,17 +29,17 @@ class Samples(unittest.TestCase):
 
 class Verdicts(unittest.TestCase):
     def test_each_kind_of_wish_is_judged_on_medians(self):
-        sizes = {("bytes", "ply"): 102, ("bytes", "bare"): 100}
+        sizes = {("row", "ply"): 102, ("row", "bare"): 100}
         some = results(ply=2.0, docker=10.0, buildah=8.0, bare=1.0)
         self.assertEqual(Faster(4).judge(some, sizes), Verdict("4 x as fast as the best peer", "4.00 x (buildah)", True))
         self.assertEqual(Faster(5).judge(some, sizes).met, False)
         self.assertEqual(Within(2, "bare").judge(some, sizes), Verdict("at most 2 x the time of bare", "2.00 x", True))
         self.assertEqual(Within(1.5, "bare").judge(some, sizes).met, False)
         self.assertEqual(Below(0.008, "s").judge(some, sizes), Verdict("below 8.0 ms", "2.00 s", False))
-        self.assertEqual(AsRatio("bytes", 1.03, "bare").judge(some, sizes), Verdict("bytes at most 1.03 x those of bare", "1.020 x", True))
+        self.assertEqual(AsRatio("row", 1.03, "bare").judge(some, sizes), Verdict("at most 1.03 x the bytes of bare", "1.020 x", True))
 
     def test_a_missing_side_is_never_met(self):
-        for want in (Faster(1), Within(1, "bare"), Below(1, "s"), Below(1, "bytes"), AsRatio("bytes", 1, "bare")):
+        for want in (Faster(1), Within(1, "bare"), Below(1, "s"), Below(1, "bytes"), AsRatio("row", 1, "bare")):
             for some in ({}, results(docker=1.0), {"ply": Result("ply"), "docker": Result("docker")}):
                 self.assertEqual((want.judge(some, {}).got, want.judge(some, {}).met), ("-", None), (want, some))
 
@@ -63,13 +63,13 @@ class Rendering(unittest.TestCase):
     def test_the_table_has_a_line_a_builder_and_one_a_wish(self):
         some = results(ply=0.5, docker=2.0, bare=0.25)
         some["ply"].memory, some["docker"].unlike = [12_000_000], "gzips"
-        text = table.render({"copy": "COPY"}, {"copy": [Faster(4), Within(2, "bare")]}, {"copy": some}, {})
+        text = table.render({"copy": "COPY"}, {"copy": [Faster(4), Within(2, "bare")]}, {"copy": some}, {("copy", "bare"): 1_500_000})
         self.assertEqual(text.split("\n"), [
             "| work | who      | seconds: median (least-most) | times ply | CPU s | peak MB | runs | dropped | remark              |",
             "|------|----------|------------------------------|-----------|-------|---------|------|---------|---------------------|",
             "| COPY | ply      | 0.500 (0.500-0.500)          | 1.00      | 0.250 | 12      | 1    | 0       |                     |",
             "|      | docker   | 2.00 (2.00-2.00)             | 4.00      | 1.000 | -       | 1    | 0       | not compared: gzips |",
-            "|      | bare     | 0.250 (0.250-0.250)          | 0.50      | 0.125 | -       | 1    | 0       | baseline            |",
+            "|      | bare     | 0.250 (0.250-0.250)          | 0.50      | 0.125 | -       | 1    | 0       | baseline, 1.5 MB    |",
             "|      | = wanted | 4 x as fast as the best peer | -         |       |         |      |         | can't be said       |",
             "|      | = wanted | at most 2 x the time of bare | 2.00 x    |       |         |      |         | MET                 |",
             "1 of 2 wanted figures met",
