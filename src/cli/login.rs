@@ -49,7 +49,7 @@ pub fn run(args: &LoginArgs, session: &Session) -> Result<(), Failure> {
     if user.is_empty() || password.is_empty() {
         return Err(Failure::message("the user and the password must not be empty"));
     }
-    let config = registries::config(&session.env)?;
+    let config = registries::config(&session.env);
     let client = Client::new(config.clone());
     let credential = Credential::Password { user: user.clone(), password: password.clone() };
     let asks = client.check_login(&host, &credential).map_err(|e| Failure::of(&e))?;

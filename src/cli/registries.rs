@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cli::environment::Environment;
-use crate::cli::failure::Failure;
 use crate::cli::transfer;
 use crate::engine::cancel::CancelToken;
 use crate::engine::event::{Event, Observer};
-use crate::registry::{Notices, RegistryConfig, Rules};
+use crate::registry::{Notices, RegistryConfig, Rules, RulesSource};
 
 /// The largest file that is read.
 const FILE_MAX_BYTES: u64 = 4 << 20;
@@ -25,10 +24,11 @@ pub fn watched(config: RegistryConfig, cancel: &CancelToken, observer: Arc<dyn O
     RegistryConfig { end: Some(cancel.cell()), notices: Some(notices), ..config }
 }
 
-/// Returns how to reach registries, as the variables and files say.
-pub fn config(env: &Environment) -> Result<RegistryConfig, Failure> {
-    let rules = rules(env, Path::new(SYSTEM))?;
-    Ok(RegistryConfig { rules, certs_dirs: certs_dirs(env, Path::new(SYSTEM)), ..transfer::registry_config(env) })
+/// Returns how to reach registries, as the variables and files say. The files of rules are read when a registry is asked.
+pub fn config(env: &Environment) -> RegistryConfig {
+    let files = Files::of(env, Path::new(SYSTEM));
+    let rules = RulesSource::new(move || files.read());
+    RegistryConfig { rules, certs_dirs: certs_dirs(env, Path::new(SYSTEM)), ..transfer::registry_config(env) }
 }
 
 fn certs_dirs(env: &Environment, system: &Path) -> Vec<PathBuf> {
@@ -37,45 +37,58 @@ fn certs_dirs(env: &Environment, system: &Path) -> Vec<PathBuf> {
     [of("containers"), of("docker")].into_iter().flatten().flatten().collect()
 }
 
-/// Reads the files of this environment, in order.
-fn rules(env: &Environment, system: &Path) -> Result<Rules, Failure> {
-    let system = system.join("containers");
-    let user = env.config_home().map(|d| d.join("containers"));
-    let mut rules = Rules::default();
-    let mut add = |path: &Path, must: bool| -> Result<bool, Failure> {
-        let Some(text) = read(path).map_err(|e| Failure::message(format!("reading {}: {e}", path.display())))? else {
-            return match must {
-                true => Err(Failure::message(format!("reading {}: there is no such file", path.display()))
-                    .hint("CONTAINERS_REGISTRIES_CONF names it")),
-                false => Ok(false),
-            };
+/// Where the files of rules are.
+struct Files {
+    /// `CONTAINERS_REGISTRIES_CONF`: instead of the main files.
+    named: Option<PathBuf>,
+    /// The user's directory.
+    user: Option<PathBuf>,
+    system: PathBuf,
+}
+
+impl Files {
+    fn of(env: &Environment, system: &Path) -> Self {
+        Self {
+            named: env.variable("CONTAINERS_REGISTRIES_CONF").map(|p| env.directory.join(p)),
+            user: env.config_home().map(|d| d.join("containers")),
+            system: system.join("containers"),
+        }
+    }
+
+    /// Reads the files, in order.
+    fn read(&self) -> Result<Rules, String> {
+        let mut rules = Rules::default();
+        let mut add = |path: &Path| -> Result<bool, String> {
+            let Some(text) = read(path).map_err(|e| format!("reading {}: {e}", path.display()))? else { return Ok(false) };
+            rules.add_file(&path.display().to_string(), &text).map_err(|e| e.to_string())?;
+            Ok(true)
         };
-        rules.add_file(&path.display().to_string(), &text).map_err(|e| Failure::of(&e))?;
-        Ok(true)
-    };
-    match env.variable("CONTAINERS_REGISTRIES_CONF").map(|p| env.directory.join(p)) {
-        Some(path) => drop(add(&path, true)?),
-        None => {
-            let found = match &user {
-                Some(dir) => add(&dir.join("registries.conf"), false)?,
-                None => false,
-            };
-            if !found {
-                add(&system.join("registries.conf"), false)?;
+        match &self.named {
+            Some(path) => {
+                if !add(path)? {
+                    return Err(format!("reading {}, which CONTAINERS_REGISTRIES_CONF names: there is no such file", path.display()));
+                }
+            }
+            None => {
+                for dir in self.user.iter().chain([&self.system]) {
+                    if add(&dir.join("registries.conf"))? {
+                        break;
+                    }
+                }
             }
         }
-    }
-    for dir in [Some(system), user].into_iter().flatten() {
-        for path in drop_ins(&dir.join("registries.conf.d"))? {
-            add(&path, false)?;
+        for dir in [&self.system].into_iter().chain(&self.user) {
+            for path in drop_ins(&dir.join("registries.conf.d"))? {
+                add(&path)?;
+            }
         }
+        Ok(rules)
     }
-    Ok(rules)
 }
 
 /// Lists `*.conf` of a directory, sorted by name.
-fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let failed = |e: std::io::Error| Failure::message(format!("listing {}: {e}", dir.display()));
+fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, String> {
+    let failed = |e: std::io::Error| format!("listing {}: {e}", dir.display());
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
@@ -129,7 +142,7 @@ mod tests {
         let (home, system) = (dir.path().join("home"), dir.path().join("etc"));
         let home_text = home.to_str().unwrap();
         let named = dir.path().join("named.conf");
-        let read = |vars: &[(&str, &str)]| rules(&with(vars), &system);
+        let read = |vars: &[(&str, &str)]| Files::of(&with(vars), &system).read();
         let of = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect::<Vec<_>>();
         let system_files = of(&[("system", "registries.conf"), ("a", "10-a.conf"), ("b", "20-b.conf")]);
         assert_eq!(prefixes(&read(&[]).unwrap()), system_files);
@@ -141,9 +154,9 @@ mod tests {
         let by_name = of(&[("named", "named.conf"), ("a", "10-a.conf"), ("b", "20-b.conf")]);
         assert_eq!(prefixes(&read(&[("CONTAINERS_REGISTRIES_CONF", named.to_str().unwrap())]).unwrap()), by_name);
         let missing = read(&[("CONTAINERS_REGISTRIES_CONF", "missing.conf")]).unwrap_err();
-        assert_eq!(missing.diagnostics[0].message, "reading /work/missing.conf: there is no such file");
+        assert_eq!(missing, "reading /work/missing.conf, which CONTAINERS_REGISTRIES_CONF names: there is no such file");
         std::fs::write(system.join("containers/registries.conf"), "\n\n[[registry]]\nlocation = 1\n").unwrap();
-        let message = read(&[]).unwrap_err().diagnostics[0].message.clone();
+        let message = read(&[]).unwrap_err();
         let want = "etc/containers/registries.conf:4:12: invalid type: integer `1`, expected a string";
         assert!(message.ends_with(want), "{message}");
     }

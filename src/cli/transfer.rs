@@ -75,7 +75,7 @@ pub fn with_sources<T>(
 ) -> Result<T, Failure> {
     let store = stored::open(session)?;
     store.end_when(cancel.cell());
-    let config = registries::config(&session.env)?;
+    let config = registries::config(&session.env);
     let mode = if quiet { Mode::Quiet } else { Mode::Auto.resolve(session.env.can_redraw()) };
     let progress = Progress::start(mode, session.stderr);
     let client = Client::new(registries::watched(config, cancel, progress.clone()));

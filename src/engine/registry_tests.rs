@@ -402,7 +402,7 @@ fn ruled(own: &str, mirrors: &[&str]) -> RegistryConfig {
     let mirror = |host: &&str| Mirror { location: format!("{host}/m"), insecure: false, asked_for: AskedFor::All };
     let rule =
         Rule { prefix: "r.example".into(), location: Some(own.into()), mirrors: mirrors.iter().map(mirror).collect(), ..Rule::default() };
-    RegistryConfig { rules: Rules(vec![rule]), ..config() }
+    RegistryConfig { rules: Rules(vec![rule]).into(), ..config() }
 }
 
 #[test]
@@ -502,7 +502,7 @@ fn blocked_names_are_neither_pulled_nor_pushed() {
     let registry = Registry::serve(content(), false, |_, _, right| right);
     let host = &registry.server.host;
     let rule = Rule { prefix: format!("{host}/evil"), blocked: true, file: "f".into(), ..Rule::default() };
-    let bench = Bench::new(RegistryConfig { rules: Rules(vec![rule]), ..config() });
+    let bench = Bench::new(RegistryConfig { rules: Rules(vec![rule]).into(), ..config() });
     let blocked = format!("the registries of `{host}/evil` are blocked by f");
     assert!(bench.pull(&format!("{host}/evil/app:1")).unwrap_err().ends_with(&blocked));
     bench.pull(&format!("{host}/good:1")).unwrap();

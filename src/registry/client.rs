@@ -114,7 +114,7 @@ impl Client {
 
     /// Returns where a repository is asked for, in order, without the mirrors that have failed.
     pub(super) fn places(&self, repository: &Repository, by: NamedBy) -> Result<Vec<Place>, RegistryError> {
-        let mut places = self.config().rules.places(repository, by).map_err(blocked)?;
+        let mut places = self.config().rules.rules()?.places(repository, by).map_err(blocked)?;
         // What a document names is where the document was.
         if let Some(served) = lock(&self.served).get(repository).filter(|_| by == NamedBy::Digest)
             && served.mirror
@@ -129,7 +129,7 @@ impl Client {
 
     /// Returns where a repository is pushed to.
     pub(super) fn place_to_push(&self, repository: &Repository) -> Result<Place, RegistryError> {
-        self.config().rules.place_to_push(repository).map_err(blocked)
+        self.config().rules.rules()?.place_to_push(repository).map_err(blocked)
     }
 
     /// Asks the places in order until one gives what is asked for; the error is the last one's.

@@ -47,6 +47,8 @@ pub enum RegistryError {
     Redirect { url: String, to: String },
     #[error("{url} says no address to send to")]
     NoLocation { url: String },
+    #[error("{message}")]
+    Rules { message: String },
     #[error("the registries of `{prefix}` are blocked by {file}")]
     Blocked { prefix: String, file: String },
     #[error("{} can't be used: {why}", .path.display())]

@@ -151,7 +151,8 @@ impl Http {
 
     /// Tells whether a whole host is marked as insecure.
     pub(super) fn is_insecure(&self, authority: &str) -> bool {
-        self.config.insecure_hosts.iter().any(|h| h == authority) || self.config.rules.is_insecure(authority)
+        self.config.insecure_hosts.iter().any(|h| h == authority)
+            || self.config.rules.rules().is_ok_and(|rules| rules.is_insecure(authority))
     }
 
     /// Returns whom to trust at an address that a place led to.

@@ -46,7 +46,7 @@ pub use error::RegistryError;
 pub use login::{LoginError, Logins, host_of};
 pub use pull::{BlobReader, Fetched};
 pub use push::{BlobSource, Sent};
-pub use rules::{AskedFor, Mirror, Rule, Rules};
+pub use rules::{AskedFor, Mirror, Rule, Rules, RulesSource};
 
 /// What reaching registries depends on besides the reference.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ pub struct RegistryConfig {
     /// Directories with certificates of single registries (`certs.d`), by preference.
     pub certs_dirs: Vec<PathBuf>,
     /// Mirrors, other locations, blocked and insecure registries: [`conf`].
-    pub rules: Rules,
+    pub rules: RulesSource,
     /// Hosts (`host:port`) that are insecure besides those of the rules: any certificate will do, or http.
     pub insecure_hosts: Vec<String>,
     /// Who is told of mirrors that fail.
@@ -155,7 +155,7 @@ impl Default for RegistryConfig {
             cert_file: None,
             cert_dir: None,
             certs_dirs: Vec::new(),
-            rules: Rules::default(),
+            rules: RulesSource::default(),
             notices: None,
             insecure_hosts: Vec::new(),
             trusted_realms: Vec::new(),

@@ -7,11 +7,52 @@
 //! What a newcomer would get wrong: `prefix` ends at a separator. `r.example` is not the beginning of `r.example.org/a`,
 //! nor of `r.example:5000/a`: another port is another registry.
 
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
 use super::client::{HUB_HOST, HUB_NAME, Repository};
+use super::error::RegistryError;
 
 /// The rules of all files, each prefix once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rules(pub Vec<Rule>);
+
+/// Where the rules come from: read when a registry is asked for the first time, since most commands ask none.
+#[derive(Clone)]
+pub struct RulesSource {
+    read: Arc<dyn Fn() -> Result<Rules, String> + Send + Sync>,
+    found: Arc<OnceLock<Result<Rules, String>>>,
+}
+
+impl RulesSource {
+    /// Makes a source that `read` reads, once; its error is told to whoever asks a registry.
+    pub fn new(read: impl Fn() -> Result<Rules, String> + Send + Sync + 'static) -> Self {
+        Self { read: Arc::new(read), found: Arc::default() }
+    }
+
+    /// Returns the rules.
+    pub(super) fn rules(&self) -> Result<&Rules, RegistryError> {
+        self.found.get_or_init(|| (self.read)()).as_ref().map_err(|message| RegistryError::Rules { message: message.clone() })
+    }
+}
+
+impl From<Rules> for RulesSource {
+    fn from(rules: Rules) -> Self {
+        Self::new(move || Ok(rules.clone()))
+    }
+}
+
+impl Default for RulesSource {
+    fn default() -> Self {
+        Rules::default().into()
+    }
+}
+
+impl fmt::Debug for RulesSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RulesSource").field(&self.found.get()).finish()
+    }
+}
 
 /// What counts for the names that begin in one way.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -216,7 +216,7 @@ fn execute(
 ) -> Result<BuildOutcome, Failure> {
     let store = Store::open(&session.store()?).map_err(|e| Failure::of(&e))?;
     store.end_when(cancel.cell());
-    let client = Client::new(registries::watched(registries::config(&session.env)?, cancel, observer.clone()));
+    let client = Client::new(registries::watched(registries::config(&session.env), cancel, observer.clone()));
     let tasks = transfer::Tasks::new(observer.clone(), cancel.clone());
     let engine = Engine {
         store: &store,
