@@ -78,6 +78,10 @@ impl Build<'_> {
         if let Some(known) = store.diff_id(layer, self.epoch).map_err(|e| failed(&e))? {
             return Ok(known);
         }
+        if let Some(known) = self.diff_id_elsewhere(layer)? {
+            return Ok(known);
+        }
+        self.bring(&[*layer])?;
         let dir = store.layer_dir(layer).map_err(|e| failed(&e))?;
         let dir = dir.ok_or_else(|| BuildError::plain(format!("layer {layer} has gone from the store")))?;
         let (_, digests) = self.digest(&dir).map_err(|e| failed(&e))?;

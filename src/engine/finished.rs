@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::digest::DiffId;
+use crate::digest::{DiffId, LayerId};
 use crate::graph::{NodeId, PlannedHistory};
 use crate::snapshot::ReadOnlyTree;
 
@@ -30,7 +30,9 @@ impl Build<'_> {
             built.push(layer);
             layers.push(finished);
         }
-        let config = assemble(&plan.config, &history, &base_ids, &built, self.epoch, self.engine.now_secs());
+        let mut config = assemble(&plan.config, &history, &base_ids, &built, self.epoch, self.engine.now_secs());
+        let nodes: Vec<NodeId> = history.iter().filter_map(|h| h.node).collect();
+        self.embed_records(&mut config, base_ids.len(), &nodes)?;
         // Among several an image stands for the platform that was asked for, whatever its last FROM says.
         let platform = if self.several { self.platform.clone() } else { plan.platform.clone() };
         Ok(FinishedImage { config: config.to_json(), platform, names: Vec::new(), layers, manifest: None })
@@ -56,12 +58,22 @@ impl Build<'_> {
     fn built_layer(&self, node: NodeId) -> Result<(BuiltLayer, FinishedLayer), BuildError> {
         let result = self.result(node);
         let layer = result.layer.expect("a node in the history made a layer");
-        let (diff_id, _) = self.diff_id(&layer.id)?;
-        let path = self.engine.store.layer_dir(&layer.id)?;
-        let path = path.ok_or_else(|| BuildError::plain(format!("layer {} has gone from the store", layer.id)))?;
-        let source = LayerSource::Directory { path, clamp_epoch: self.epoch };
-        let built = BuiltLayer { diff_id, created_secs: result.created_secs };
-        Ok((built, FinishedLayer { id: layer.id, diff_id, source }))
+        let (finished, _) = self.finished_layer(&layer.id)?;
+        Ok((BuiltLayer { diff_id: finished.diff_id, created_secs: result.created_secs }, finished))
+    }
+
+    /// Returns a layer that a step made, ready to go out, and its tar's size.
+    pub fn finished_layer(&self, layer: &LayerId) -> Result<(FinishedLayer, u64), BuildError> {
+        let (diff_id, tar_bytes) = self.diff_id(layer)?;
+        let source = match self.blob_elsewhere(layer)? {
+            Some(blob) => LayerSource::Blob(blob),
+            None => {
+                let path = self.engine.store.layer_dir(layer)?;
+                let path = path.ok_or_else(|| BuildError::plain(format!("layer {layer} has gone from the store")))?;
+                LayerSource::Directory { path, clamp_epoch: self.epoch }
+            }
+        };
+        Ok((FinishedLayer { id: *layer, diff_id, source }, tar_bytes))
     }
 
     /// Returns the image's file system, merged.

@@ -7,6 +7,7 @@
 //! | `execute`, `schedule` | each node's turn, side by side |
 //! | `run`, `mounts`, `files`, `copy`, `trees` | what the turns do |
 //! | `commit`, `state` | layer directory → layer → record; chains of layers |
+//! | `sharing` | caches of other machines: records in, layers when needed, results out |
 //! | `assemble`, `finished`, `result`, `export` | configuration, image, store, archives |
 //! | `log` | the row of a build that statistics are made of |
 //!
@@ -41,6 +42,7 @@ mod result;
 mod run;
 mod schedule;
 mod session;
+mod sharing;
 mod ssh;
 mod state;
 mod trees;
@@ -66,6 +68,7 @@ use inputs::Inputs;
 use request::{BuildRequest, Purpose};
 use result::Results;
 use session::{Build, Shared};
+use sharing::Sharing;
 use sources::{Policy, Progress, Sources};
 
 pub use result::{Answer, BuildOutcome};
@@ -176,14 +179,18 @@ pub fn build(
             .hint("`ply doctor` tells what to change"));
     }
     let shared = Shared::default();
-    let builds = Build::each(engine, request, &targets, &inputs, &shared);
+    let sharing = Sharing::open(engine, request)?;
+    let builds = Build::each(engine, request, &targets, &inputs, &shared, &sharing);
     engine.observer.event(Event::Plan(builds.iter().flat_map(Build::plan).collect()));
-    let ran = run_nodes(&builds, request.jobs);
-    // What was learnt of the context's files is worth keeping whatever came of the build.
-    inputs.save_stat_caches()?;
-    builds.iter().try_for_each(Build::save_uses)?;
-    let outcome = ran.and_then(|()| engine.go_on()).and_then(|()| Results::of(engine, request, &builds)?.write(stdout));
-    let outcome = outcome.map_err(unless_cancelled);
+    let outcome = sharing.alongside(&builds, || {
+        let ran = run_nodes(&builds, request.jobs);
+        // What was learnt of the context's files is worth keeping whatever came of the build.
+        inputs.save_stat_caches()?;
+        builds.iter().try_for_each(Build::save_uses)?;
+        ran.and_then(|()| engine.go_on()).and_then(|()| Results::of(engine, request, &builds)?.write(stdout))
+    });
+    let shared = sharing.finish(&builds);
+    let outcome = outcome.and_then(|built| shared.map(|()| built)).map_err(unless_cancelled);
     // Before the log of builds: the first write after it costs a sync.
     engine.store.tidy()?;
     log::write(&builds, start, &outcome)?;

@@ -44,6 +44,10 @@ pub struct BuildRequest {
     pub no_cache_filter: Vec<String>,
     /// `--pull`: ask the registry even when the store has the image.
     pub pull: bool,
+    /// `--cache-from`: shared caches that are asked, in order.
+    pub cache_from: Vec<CacheLocation>,
+    /// `--cache-to`: shared caches that are written.
+    pub cache_to: Vec<CacheTo>,
     /// `-o`; empty: the image goes to the store.
     pub outputs: Vec<Output>,
     /// `--iidfile`.
@@ -96,6 +100,38 @@ pub enum DockerfileSource {
     Stdin,
     /// `-f https://…`.
     Url(String),
+}
+
+/// Where a shared cache is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheLocation {
+    /// `type=registry,ref=…`: a repository; the tag tells caches apart, or is an image that carries its records.
+    Registry(String),
+    /// `type=local,src=…` or `dest=…`.
+    Directory(PathBuf),
+}
+
+/// `--cache-to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheTo {
+    /// Where to; none: into the image itself (`type=inline`).
+    pub location: Option<CacheLocation>,
+    /// `mode=`.
+    pub mode: CacheMode,
+    /// `compression=`: of the layers.
+    pub compression: Compression,
+    /// `ignore-error=`: a cache that can't be written is a notice.
+    pub ignore_error: bool,
+}
+
+/// Which results go into a shared cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheMode {
+    /// Those whose layers the result has.
+    #[default]
+    Min,
+    /// All.
+    Max,
 }
 
 /// `-o`.

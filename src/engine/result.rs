@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, LayerId};
 use crate::dockerfile::source::{Diagnostic, Source};
 use crate::fsio;
 use crate::graph::outline::{Outline, Targets};
@@ -22,6 +22,7 @@ use crate::store::{ImageLayer, NewImage};
 
 use super::Engine;
 use super::error::BuildError;
+use super::event::Event;
 use super::export::{ExportError, Exported, Exporter, FinishedImage};
 use super::request::{BuildRequest, Output, PlatformSplit, PushOutput};
 use super::session::Build;
@@ -59,6 +60,7 @@ impl<'a> Results<'a> {
     /// Puts the images together.
     pub fn of(engine: &'a Engine<'a>, request: &'a BuildRequest, builds: &'a [Build<'a>]) -> Result<Self, BuildError> {
         let names = names(&request.tags)?;
+        builds.iter().try_for_each(Build::bring_results)?;
         let image = |build: &Build<'_>| build.finished_image().map(|image| FinishedImage { names: names.clone(), ..image });
         let images = builds.iter().map(image).collect::<Result<_, _>>()?;
         Ok(Self { engine, request, builds, images })
@@ -120,7 +122,7 @@ impl<'a> Results<'a> {
 
     /// Puts the images into the store, and into registries under all names.
     fn push(&self, output: &PushOutput) -> Result<Option<Exported>, BuildError> {
-        self.keep(&output.names)?;
+        self.keep_or_say(&output.names)?;
         let names = names(self.request.tags.iter().chain(&output.names))?;
         if names.is_empty() {
             return Err(BuildError::plain("there is no name to push the image under").hint("give one with `-t NAME`"));
@@ -153,6 +155,20 @@ impl<'a> Results<'a> {
         let below = |image: &FinishedImage| if split { image.platform.to_string().replace('/', "_") } else { String::new() };
         let placed = self.images.iter().zip(&trees).map(|(image, tree)| Placed { below: below(image), dir: tree.root() });
         work(&placed.collect::<Vec<_>>())
+    }
+
+    /// As [`Results::keep`], unless layers are elsewhere: then it says so.
+    fn keep_or_say(&self, more: &[String]) -> Result<(), BuildError> {
+        let mut elsewhere = false;
+        for layer in self.images.iter().flat_map(|i| &i.layers).filter(|l| matches!(l.id, LayerId::Content(_))) {
+            elsewhere = elsewhere || !self.engine.store.layer_known(&layer.id)?;
+        }
+        if elsewhere {
+            let text = "the image is pushed without being kept here: its layers stay in the shared cache (--load fetches them)";
+            self.engine.observer.event(Event::Notice(text.into()));
+            return Ok(());
+        }
+        self.keep(more)
     }
 
     /// Puts the images into the store, and names the main one.

@@ -24,6 +24,7 @@ use super::event::{Event, StepIndex, StepInfo};
 use super::inputs::{Inputs, Target};
 use super::places::Pasts;
 use super::request::BuildRequest;
+use super::sharing::Sharing;
 use super::ssh::KeyAgents;
 use super::state::{Chain, ChainLayer};
 
@@ -57,6 +58,9 @@ pub(super) struct Build<'a> {
     pub engine: &'a Engine<'a>,
     pub request: &'a BuildRequest,
     pub shared: &'a Shared,
+    pub sharing: &'a Sharing<'a>,
+    /// Its place among the builds of all platforms.
+    pub at: usize,
     /// The platform that was asked for.
     pub platform: &'a Platform,
     /// Whether other platforms are built beside it, and things must be told apart.
@@ -67,6 +71,8 @@ pub(super) struct Build<'a> {
     pub epoch: Option<i64>,
     /// Which nodes the target stands on; no others have a turn.
     pub needed: Vec<bool>,
+    /// Which nodes' layers the target has.
+    pub in_result: Vec<bool>,
     /// What the nodes gave.
     pub results: Vec<OnceLock<NodeResult>>,
     /// Decisions that were made before the node's turn.
@@ -76,7 +82,7 @@ pub(super) struct Build<'a> {
     /// What the last build had where this one has its steps, by stage and instruction; read at the first miss.
     pub pasts: Mutex<HashMap<(usize, &'static str), Pasts>>,
     /// What the next build shall compare with.
-    pub noted: Mutex<Vec<(SlotId, Slot)>>,
+    pub noted: Mutex<Vec<(NodeId, SlotId, Slot)>>,
 }
 
 /// What a node gave.
@@ -106,14 +112,17 @@ impl<'a> Build<'a> {
         targets: &'a [Target],
         inputs: &'a Inputs<'a>,
         shared: &'a Shared,
+        sharing: &'a Sharing<'a>,
     ) -> Vec<Self> {
         let mut next = 0;
-        let one = |Target { platform, graph }: &'a Target| {
+        let one = |(at, Target { platform, graph }): (usize, &'a Target)| {
             let needed = order::needed(graph);
             Self {
                 engine,
                 request,
                 shared,
+                sharing,
+                at,
                 platform,
                 several: targets.len() > 1,
                 graph,
@@ -123,11 +132,12 @@ impl<'a> Build<'a> {
                 decided: graph.nodes.iter().map(|_| Mutex::new(None)).collect(),
                 steps: number(graph, &needed, &mut next),
                 needed,
+                in_result: below(graph, graph.stages[graph.target].last),
                 pasts: Mutex::default(),
                 noted: Mutex::default(),
             }
         };
-        targets.iter().map(one).collect()
+        targets.iter().enumerate().map(one).collect()
     }
 
     /// Returns what a node gave; its turn has come and gone when somebody asks.
@@ -184,6 +194,7 @@ impl<'a> Build<'a> {
     pub fn lowers(&self, chain: &Chain) -> Result<Vec<PathBuf>, BuildError> {
         let store = self.engine.store;
         let layers: Vec<ChainLayer> = chain.layers().into_iter().rev().filter(|l| !l.empty).collect();
+        self.bring(&layers.iter().filter(|l| l.base.is_none()).map(|l| l.id).collect::<Vec<_>>())?;
         let mut dirs = Vec::with_capacity(layers.len());
         if let Some(base) = layers.iter().find_map(|l| l.base) {
             dirs.extend(self.base_dirs(base)?);
@@ -241,6 +252,17 @@ impl<'a> Build<'a> {
 /// Says, under a FROM, which of its triggers an error is about.
 pub(super) fn trigger_label(trigger: &str) -> String {
     format!("its trigger `{}`", trigger.lines().next().unwrap_or_default())
+}
+
+/// Marks a node and those that it stands on, one on top of the other.
+fn below(graph: &BuildGraph, last: NodeId) -> Vec<bool> {
+    let mut marks = vec![false; graph.nodes.len()];
+    let mut at = Some(last);
+    while let Some(node) = at {
+        marks[node.0] = true;
+        at = graph.nodes[node.0].parent;
+    }
+    marks
 }
 
 /// Numbers the needed nodes that are steps, from `next` on.

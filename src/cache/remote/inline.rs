@@ -26,8 +26,8 @@ pub struct InlineRecord {
     pub clamp_epoch: Option<i64>,
     /// The tar's size.
     pub tar_bytes: u64,
-    /// How many names the layer has.
-    pub entries: u64,
+    /// Whether the layer changes nothing.
+    pub empty: bool,
 }
 
 /// Puts records into a configuration's unknown keys; none at all leaves none there.
@@ -47,12 +47,12 @@ pub fn embed(rest: &mut Map<String, Value>, records: Vec<InlineRecord>) {
 pub fn extract(rest: &Map<String, Value>, diff_ids: &[DiffId], layers: &[Descriptor]) -> Vec<SharedRecord> {
     let Some(records) = rest.get(KEY).and_then(Value::as_array) else { return Vec::new() };
     let one = |value: &Value| {
-        let InlineRecord { record, layer, clamp_epoch, tar_bytes, entries } = serde_json::from_value(value.clone()).ok()?;
+        let InlineRecord { record, layer, clamp_epoch, tar_bytes, empty } = serde_json::from_value(value.clone()).ok()?;
         let (diff_id, blob) = (*diff_ids.get(layer)?, layers.get(layer)?.clone());
         // How its blob was made is not known: it stays as it is.
         let compression = "original".to_string();
         let key = record.key;
-        let found = SharedRecord { record, form: LayerForm { clamp_epoch, diff_id, tar_bytes, entries, compression }, blob };
+        let found = SharedRecord { record, form: LayerForm { clamp_epoch, diff_id, tar_bytes, empty, compression }, blob };
         found.is_of(&key).then_some(found)
     };
     records.iter().filter_map(one).collect()

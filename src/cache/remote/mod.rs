@@ -42,8 +42,8 @@ pub struct LayerForm {
     pub diff_id: DiffId,
     /// The tar's size.
     pub tar_bytes: u64,
-    /// How many names the layer has; none at all is a layer that changes nothing.
-    pub entries: u64,
+    /// Whether the layer changes nothing.
+    pub empty: bool,
     /// How the blob was made, parameters included, as the store names it.
     pub compression: String,
 }

@@ -162,11 +162,8 @@ impl Object {
         let body = self.body_descriptor();
         let embedded = (self.body.len() <= EMBEDDED_MAX_BYTES).then_some(self.body.as_slice());
         // Registries want one layer at least: an object without any names its body again.
-        let layers = if self.blobs.is_empty() {
-            vec![Named::of(&body, None)]
-        } else {
-            self.blobs.iter().map(|d| Named::of(d, None)).collect()
-        };
+        let layers =
+            if self.blobs.is_empty() { vec![Named::of(&body, None)] } else { self.blobs.iter().map(|d| Named::of(d, None)).collect() };
         json::to_sorted_vec(&Manifest {
             schema_version: 2,
             media_type: media::OCI_MANIFEST.into(),

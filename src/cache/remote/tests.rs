@@ -21,7 +21,7 @@ fn shared(path: &str) -> SharedRecord {
             clamp_epoch: Some(5),
             diff_id: DiffId::from_bytes([2; 32]),
             tar_bytes: 1024,
-            entries: 1,
+            empty: false,
             compression: "gzip-6".into(),
         },
         blob: Descriptor::of(media::OCI_LAYER_GZIP, b"blob"),
@@ -119,7 +119,7 @@ fn a_tar_serves_its_own_clamp_and_later_ones() {
 #[test]
 fn an_image_carries_the_records_of_its_own_layers() {
     let SharedRecord { record, form, blob } = shared("/a");
-    let one = InlineRecord { record: record.clone(), layer: 1, clamp_epoch: form.clamp_epoch, tar_bytes: 1024, entries: 1 };
+    let one = InlineRecord { record: record.clone(), layer: 1, clamp_epoch: form.clamp_epoch, tar_bytes: 1024, empty: false };
     let lie = InlineRecord { record: Record { inputs: inputs("/b"), ..record.clone() }, ..one.clone() };
     let beyond = InlineRecord { layer: 2, ..one.clone() };
     let mut rest = serde_json::Map::new();

@@ -1,5 +1,6 @@
 //! `ply build`: docker's flags, turned into a [`BuildRequest`], and the build's end told.
 
+pub mod cache;
 pub mod call;
 pub mod foreign;
 pub mod output;
@@ -80,6 +81,12 @@ pub struct BuildArgs {
     /// Push the image under its names, besides what -o writes
     #[arg(long)]
     pub push: bool,
+    /// Take results from a shared cache: NAME, type=registry,ref=NAME (also an image with type=inline) or type=local,src=DIR
+    #[arg(long, value_name = "SPEC")]
+    pub cache_from: Vec<String>,
+    /// Give results to a shared cache: type=registry,ref=NAME, type=local,dest=DIR or type=inline[,mode=min|max][,compression=gzip|zstd|uncompressed][,ignore-error=true]
+    #[arg(long, value_name = "SPEC")]
+    pub cache_to: Vec<String>,
     /// Write the image's ID to this file
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,

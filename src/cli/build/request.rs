@@ -8,12 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use crate::address::{self, GitAddress};
-use crate::cli::build::BuildArgs;
+use crate::cli::build::{BuildArgs, cache};
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::values::{self, ValueError};
 use crate::engine::request::{
-    ArchiveOutput, BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Output, PushAs, PushOutput, Secret,
+    ArchiveOutput, BuildRequest, CacheTo, Compression, ContextSource, Destination, DockerfileSource, Output, PushAs, PushOutput, Secret,
     SecretSource,
 };
 use crate::image::platform::Platform;
@@ -38,6 +38,13 @@ pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<St
         no_cache: args.no_cache,
         no_cache_filter: args.no_cache_filter.clone(),
         pull: args.pull,
+        cache_from: args
+            .cache_from
+            .iter()
+            .filter(|t| !t.is_empty())
+            .map(|t| cache::from(t, &env.directory).map_err(|e| flag_error("--cache-from", &e)))
+            .collect::<Result<_, _>>()?,
+        cache_to: cache_to(args, env)?,
         outputs: outputs(args, env)?,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
@@ -99,6 +106,18 @@ fn build_args(args: &BuildArgs, env: &Environment) -> Result<BTreeMap<String, St
         && let Some(epoch) = env.text(EPOCH).filter(|e| !e.is_empty())
     {
         out.insert(EPOCH.into(), epoch.into());
+    }
+    Ok(out)
+}
+
+/// `--cache-to`; `BUILDKIT_INLINE_CACHE` as a build argument is docker's older word for `type=inline`.
+fn cache_to(args: &BuildArgs, env: &Environment) -> Result<Vec<CacheTo>, Failure> {
+    let given = args.cache_to.iter().filter(|t| !t.is_empty());
+    let mut out: Vec<CacheTo> =
+        given.map(|t| cache::to(t, &env.directory).map_err(|e| flag_error("--cache-to", &e))).collect::<Result<_, _>>()?;
+    let inline = args.build_arg.iter().rev().find_map(|a| a.strip_prefix("BUILDKIT_INLINE_CACHE="));
+    if inline.is_some_and(|v| values::boolean(v).unwrap_or(false)) {
+        out.push(cache::to("inline", &env.directory).map_err(|e| flag_error("--cache-to", &e))?);
     }
     Ok(out)
 }

@@ -1,0 +1,127 @@
+//! What a build asks of the shared caches at its steps and at its end, and what it gives them.
+
+use std::time::Duration;
+
+use crate::cache::miss::Reason;
+use crate::cache::record::{Record, Slot};
+use crate::digest::{CacheKey, LayerId};
+use crate::engine::commit::Made;
+use crate::engine::error::BuildError;
+use crate::engine::export::fits;
+use crate::engine::request::Output;
+use crate::engine::session::Build;
+use crate::engine::sources::{BlobRef, side_by_side};
+use crate::engine::state::ChainLayer;
+use crate::graph::{FileTree, NodeId};
+
+use super::import::Elsewhere;
+use super::place::SharingError;
+
+impl Build<'_> {
+    /// Returns another machine's result of a step whose key is not in the store's index.
+    pub fn found_elsewhere(&self, id: NodeId, key: &CacheKey) -> Result<Option<Record>, BuildError> {
+        if !self.sharing.has_sources() || self.uncached(id) {
+            return Ok(None);
+        }
+        self.sharing.lookup(key).map_err(|e| self.failed(id, "asking the shared caches", &e))
+    }
+
+    /// Returns what shared caches know of a selection from a tree that is not a directory here.
+    pub fn selection_elsewhere(&self, from: &FileTree, memory: &str) -> Result<Option<Vec<u8>>, BuildError> {
+        let FileTree::Node(node) = from else { return Ok(None) };
+        if !self.sharing.has_sources() {
+            return Ok(None);
+        }
+        for layer in self.result(*node).chain.layers().iter().filter(|l| !l.empty) {
+            if self.engine.store.layer_dir(&layer.id)?.is_none() {
+                return Ok(self.sharing.selection(memory));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes the reason of a miss more telling by what other machines had in the step's place.
+    pub fn reason_elsewhere(&self, id: NodeId, slot: &Slot, reason: Reason) -> Result<Reason, BuildError> {
+        if reason != Reason::FirstBuild || !self.sharing.has_sources() {
+            return Ok(reason);
+        }
+        Ok(self.explained_elsewhere(id, slot)?.unwrap_or(reason))
+    }
+
+    /// Returns whether a layer that is not here changes nothing; none: it is not known elsewhere either.
+    pub fn is_empty_elsewhere(&self, layer: &LayerId) -> Result<Option<bool>, BuildError> {
+        Ok(self.elsewhere(layer)?.map(|known| known.form.empty))
+    }
+
+    /// Gives a step's result to the caches that are written.
+    pub fn share(&self, id: NodeId, record: &Record, layer: ChainLayer) {
+        if self.sharing.has_sinks() {
+            self.sharing.send_step(self, id, record.clone(), layer);
+        }
+    }
+
+    /// As [`Build::share`], for a step that ran.
+    pub fn share_made(&self, id: NodeId, slot: &Slot, made: &Made, took: Duration) {
+        let LayerId::Content(content) = made.layer.id else { return };
+        if self.sharing.has_sinks() {
+            let title = &self.graph.nodes[id.0].title;
+            let record = Record::new(slot.inputs.clone(), made.layer.id, content, title, took.as_secs_f64(), made.created_secs);
+            self.sharing.send_step(self, id, record, made.layer);
+        }
+    }
+
+    /// Brings the layers here that only a shared cache has.
+    pub fn bring(&self, layers: &[LayerId]) -> Result<(), BuildError> {
+        let mut missing = Vec::new();
+        for layer in layers {
+            if self.elsewhere(layer)?.is_some() && !missing.contains(layer) {
+                missing.push(*layer);
+            }
+        }
+        side_by_side(&missing, self.engine.client.config().parallel, &|layer| {
+            self.sharing.fetch(layer).map_err(|e| self.unfetched(layer, &e))
+        })
+    }
+
+    fn unfetched(&self, layer: &LayerId, error: &SharingError) -> BuildError {
+        let place = self.sharing.elsewhere(layer).ok().flatten().map(|known| self.sharing.place_of(&known).shown());
+        let place = place.unwrap_or_else(|| "a shared cache".into());
+        BuildError::caused(format!("fetching a layer from the cache {place}"), error)
+            .hint("build without that --cache-from, or with --no-cache")
+    }
+
+    fn elsewhere(&self, layer: &LayerId) -> Result<Option<std::sync::Arc<Elsewhere>>, BuildError> {
+        self.sharing.elsewhere(layer).map_err(|e| BuildError::caused("looking for a layer", &e))
+    }
+
+    /// Returns the diff ID and tar size of a layer that only a shared cache has, under this build's clamp.
+    pub fn diff_id_elsewhere(&self, layer: &LayerId) -> Result<Option<(crate::digest::DiffId, u64)>, BuildError> {
+        let Some(known) = self.elsewhere(layer)? else { return Ok(None) };
+        Ok(known.form.serves(self.epoch).then_some((known.form.diff_id, known.form.tar_bytes)))
+    }
+
+    /// Names the blob of a layer that only a shared cache has.
+    pub fn blob_elsewhere(&self, layer: &LayerId) -> Result<Option<BlobRef>, BuildError> {
+        Ok(self.elsewhere(layer)?.map(|known| self.sharing.blob(&known)))
+    }
+
+    /// Brings the result's layers here, as far as the outputs need their bytes: an image that is only pushed is put together
+    /// in the registry, of blobs that are there.
+    pub fn bring_results(&self) -> Result<(), BuildError> {
+        let outputs = &self.request.outputs;
+        let here = outputs.is_empty() || outputs.iter().any(|o| !matches!(o, Output::None | Output::Registry(_)));
+        let last = self.graph.stages[self.graph.target].last;
+        let mut wanted = Vec::new();
+        for layer in self.result(last).chain.layers().into_iter().filter(|l| l.base.is_none()) {
+            let Some(known) = self.elsewhere(&layer.id)? else { continue };
+            let pushed_so = |o: &Output| match o {
+                Output::Registry(push) => fits(&self.sharing.blob(&known), push.compression),
+                _ => true,
+            };
+            if here || !known.form.serves(self.epoch) || !outputs.iter().all(pushed_so) {
+                wanted.push(layer.id);
+            }
+        }
+        self.bring(&wanted)
+    }
+}
