@@ -49,8 +49,8 @@ impl Build<'_> {
         let failed = |e: &(dyn std::error::Error + 'static)| self.failed(id, "keeping the step's result", e);
         let (changes, digests) = self.digest(dir).map_err(|e| failed(&e))?;
         let layer = LayerId::Content(digests.content);
-        let earlier = store.layer_dir(&layer).map_err(|e| failed(&e))?;
-        if earlier.is_none() {
+        store.hold(&[layer]).map_err(|e| failed(&e))?;
+        if !store.layer_known(&layer).map_err(|e| failed(&e))? {
             let facts =
                 LayerFacts { content: Some(digests.content), size_bytes: changes.file_bytes(), entries: changes.entries.len() as u64 };
             let inode = |path: &Path| std::fs::symlink_metadata(path).map(|m| m.ino()).map_err(|e| failed(&e));
@@ -82,8 +82,8 @@ impl Build<'_> {
             return Ok(known);
         }
         self.bring(&[*layer])?;
-        let dir = store.layer_dir(layer).map_err(|e| failed(&e))?;
-        let dir = dir.ok_or_else(|| BuildError::plain(format!("layer {layer} has gone from the store")))?;
+        // Ours refers to nothing below.
+        let dir = self.built_dir(layer, &[])?;
         let (_, digests) = self.digest(&dir).map_err(|e| failed(&e))?;
         store.put_diff_id(layer, self.epoch, digests.diff_id, digests.tar_size_bytes).map_err(|e| failed(&e))?;
         Ok((digests.diff_id, digests.tar_size_bytes))

@@ -10,7 +10,7 @@ use super::assemble::{BuiltLayer, assemble};
 use super::error::BuildError;
 use super::export::{FinishedImage, FinishedLayer, LayerSource};
 use super::session::Build;
-use super::sources::ResolvedImage;
+use super::sources::{BlobRef, ResolvedImage};
 
 impl Build<'_> {
     /// Returns the image that the finished nodes make, without names.
@@ -67,13 +67,17 @@ impl Build<'_> {
         let (diff_id, tar_bytes) = self.diff_id(layer)?;
         let source = match self.blob_elsewhere(layer)? {
             Some(blob) => LayerSource::Blob(blob),
-            None => {
-                let path = self.engine.store.layer_dir(layer)?;
-                let path = path.ok_or_else(|| BuildError::plain(format!("layer {layer} has gone from the store")))?;
-                LayerSource::Directory { path, clamp_epoch: self.epoch }
-            }
+            None => match self.engine.store.layer_dir(layer)? {
+                Some(path) => LayerSource::Directory { path, clamp_epoch: self.epoch },
+                None => LayerSource::Blob(self.built_blob(layer, &diff_id)?),
+            },
         };
         Ok((FinishedLayer { id: *layer, diff_id, source }, tar_bytes))
+    }
+
+    fn built_blob(&self, layer: &LayerId, diff_id: &DiffId) -> Result<BlobRef, BuildError> {
+        let found = self.inputs.sources().blob_of(diff_id).map_err(|e| BuildError::caused(format!("looking for layer {layer}"), &e))?;
+        found.ok_or_else(|| BuildError::plain(format!("layer {layer} has gone from the store")).hint("build again with --no-cache"))
     }
 
     /// Returns the image's file system, merged.

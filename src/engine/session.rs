@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::cache::miss::Reason;
 use crate::cache::record::{Slot, SlotId};
-use crate::digest::CacheKey;
+use crate::digest::{CacheKey, LayerId};
 use crate::dockerfile::source::{Diagnostic, Span};
 use crate::graph::{BuildGraph, ImageRequest, Node, NodeId, Op, order};
 use crate::image::platform::Platform;
@@ -25,6 +25,7 @@ use super::inputs::{Inputs, Target};
 use super::places::Pasts;
 use super::request::BuildRequest;
 use super::sharing::Sharing;
+use super::sources::ResolvedLayer;
 use super::ssh::KeyAgents;
 use super::state::{Chain, ChainLayer};
 
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     made: Mutex<HashSet<CacheKey>>,
     /// The directories of base images' layers, bottom first; empty until they are unpacked.
     unpacked: Mutex<HashMap<ImageRequest, Arc<Mutex<Vec<PathBuf>>>>>,
+    /// Whose turn it is to unpack a layer that a step made.
+    built: Mutex<HashMap<LayerId, Arc<Mutex<()>>>>,
     /// The agents that hold keys of `--ssh ID=KEY`.
     pub key_agents: KeyAgents,
     /// Cache mounts that `--no-cache` emptied already.
@@ -192,7 +195,6 @@ impl<'a> Build<'a> {
 
     /// Returns the directories of a chain's layers, top first, unpacking what is not there yet.
     pub fn lowers(&self, chain: &Chain) -> Result<Vec<PathBuf>, BuildError> {
-        let store = self.engine.store;
         let layers: Vec<ChainLayer> = chain.layers().into_iter().rev().filter(|l| !l.empty).collect();
         self.bring(&layers.iter().filter(|l| l.base.is_none()).map(|l| l.id).collect::<Vec<_>>())?;
         let mut dirs = Vec::with_capacity(layers.len());
@@ -200,13 +202,40 @@ impl<'a> Build<'a> {
             dirs.extend(self.base_dirs(base)?);
         }
         for layer in layers.iter().filter(|l| l.base.is_none()) {
-            let dir = store.layer_dir(&layer.id).map_err(|e| BuildError::caused("looking for a layer", &e))?;
-            dirs.push(dir.ok_or_else(|| {
-                BuildError::plain(format!("layer {} has gone from the store", layer.id)).hint("build again with --no-cache")
-            })?);
+            let dir = self.built_dir(&layer.id, &dirs)?;
+            dirs.push(dir);
         }
         dirs.reverse();
         Ok(dirs)
+    }
+
+    /// Returns the directory of a layer that a step made, unpacked if only its tar is here. `below`: the directories of the
+    /// layers under it, bottom first. One thread unpacks, others wait for it.
+    pub fn built_dir(&self, layer: &LayerId, below: &[PathBuf]) -> Result<PathBuf, BuildError> {
+        let store = self.engine.store;
+        let failed = |e: &(dyn std::error::Error + 'static)| BuildError::caused(format!("unpacking layer {layer}"), e);
+        if let Some(dir) = store.layer_dir(layer)? {
+            return Ok(dir);
+        }
+        let turn = self.shared.built.lock().unwrap_or_else(PoisonError::into_inner).entry(*layer).or_default().clone();
+        let _mine = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = || BuildError::plain(format!("layer {layer} has gone from the store")).hint("build again with --no-cache");
+        let resolved = self.built_tar(layer)?;
+        let dir = match (store.layer_dir(layer)?, resolved) {
+            (Some(dir), _) => dir,
+            (None, None) => return Err(gone()),
+            (None, Some(tar)) => {
+                self.inputs.sources().ensure_layer(&tar, below, self.driver()?, self.engine.ownership).map_err(|e| failed(&e))?
+            }
+        };
+        Ok(dir)
+    }
+
+    /// Returns where the tar of a layer that a step made can be had; none: the layer is a directory only.
+    pub fn built_tar(&self, layer: &LayerId) -> Result<Option<ResolvedLayer>, BuildError> {
+        let Some(diff_id) = self.engine.store.layer_tar(layer)? else { return Ok(None) };
+        let blob = self.inputs.sources().blob_of(&diff_id).map_err(|e| BuildError::caused(format!("looking for layer {layer}"), &e))?;
+        Ok(blob.map(|blob| ResolvedLayer { id: *layer, diff_id, blob: Some(blob) }))
     }
 
     /// Returns the directories of a base image's layers, bottom first. One thread unpacks, others wait for it.

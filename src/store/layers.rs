@@ -2,7 +2,7 @@
 //!
 //! A layer is a directory (made by `snapshot` or `layer`), a tar (its [`DiffId`]) and compressed blobs. Which
 //! forms exist is what the tables here say: a layer of a base image may have only a blob, a layer just built only a
-//! directory. What was once computed (diff ID, compression) is kept.
+//! directory, or only its tar when no step needed its files. What was once computed (diff ID, compression) is kept.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -104,16 +104,44 @@ impl Store {
 
     /// Returns whether the layer can be had in any form: as a directory or as a blob.
     pub fn layer_known(&self, id: &LayerId) -> Result<bool> {
-        if self.layer_dir(id)?.is_some() {
-            return Ok(true);
-        }
-        let LayerId::Diff(diff_id) = id else { return Ok(false) };
-        for blob in self.layer_blobs(diff_id)? {
-            if self.blob_is_there(&blob.digest)? {
-                return Ok(true);
+        Ok(self.layer_dir(id)?.is_some() || self.layer_tar(id)?.is_some())
+    }
+
+    /// Returns the diff ID of a tar of the layer that can be had from a blob: of several the one with the least changed
+    /// times. None: the layer is here as a directory, or not at all.
+    pub fn layer_tar(&self, id: &LayerId) -> Result<Option<DiffId>> {
+        let candidates = match id {
+            LayerId::Diff(diff_id) => vec![*diff_id],
+            LayerId::Content(_) => self.diff_ids(id)?,
+        };
+        for diff_id in candidates {
+            for blob in self.layer_blobs(&diff_id)? {
+                if self.blob_is_there(&blob.digest)? {
+                    return Ok(Some(diff_id));
+                }
             }
         }
-        Ok(false)
+        Ok(None)
+    }
+
+    /// Returns the diff IDs noted for a layer, that of the unclamped tar first.
+    fn diff_ids(&self, layer: &LayerId) -> Result<Vec<DiffId>> {
+        let sql = "SELECT epoch,diff_id FROM layer_diffs WHERE layer=?1";
+        let rows = self.all(sql, [layer.to_string()], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?)))?;
+        let mut found = Vec::with_capacity(rows.len());
+        for (epoch, diff_id) in rows {
+            found.push((epoch, parsed("diff id", &diff_id)?));
+        }
+        self.committer.find(|row| {
+            if let Row::Diff { layer: l, epoch, diff_id, .. } = row
+                && l == layer
+            {
+                found.push((*epoch, *diff_id));
+            }
+            None::<()>
+        });
+        found.sort_unstable_by_key(|(epoch, _)| (*epoch != NO_CLAMP, std::cmp::Reverse(*epoch)));
+        Ok(found.into_iter().map(|(_, diff_id)| diff_id).collect())
     }
 
     /// Notes the diff ID and tar size that a layer has when times are clamped to `epoch` (unix seconds; none: as they are).

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use rusqlite::Transaction;
 
+use super::db::uint;
 use super::rows::{DOWNLOADS, MADE_AGAIN, NAMED_BY_SLOTS};
 use super::usage::{Usage, UsageKind, Walk};
 use super::{Result, Store, StoreError, session};
@@ -131,6 +132,11 @@ impl Store {
             if row.kind == UsageKind::Layer {
                 sizes.layers.insert(row.name, row.usage.bytes);
             }
+        }
+        // A layer's tars go with it.
+        let tars = "SELECT d.layer,b.size_bytes FROM layer_diffs d JOIN layer_blobs b ON b.diff_id=d.diff_id";
+        for (layer, bytes) in self.all(tars, [], |r| Ok((r.get::<_, String>(0)?, uint(r.get(1)?))))? {
+            *sizes.layers.entry(layer).or_default() += bytes;
         }
         Ok(sizes)
     }

@@ -50,6 +50,29 @@ impl Sources<'_> {
         Ok(dirs)
     }
 
+    /// Makes sure that one layer is a directory of the store; `below` are those of the layers under it, bottom first.
+    pub fn ensure_layer(
+        &self,
+        layer: &ResolvedLayer,
+        below: &[PathBuf],
+        driver: &Driver,
+        ownership: Ownership,
+    ) -> Result<PathBuf, SourceError> {
+        self.store.hold(&[layer.id])?;
+        if let Some(dir) = self.store.layer_dir(&layer.id)? {
+            return Ok(dir);
+        }
+        match self.unpack(layer, Below::Unknown, ownership) {
+            Err(SourceError::Unpack { source: LayerError::NeedsBelow { .. }, .. }) => self.unpack_upon(layer, below, driver, ownership),
+            other => other,
+        }
+    }
+
+    /// Returns the store's blob for a tar; none: it has none.
+    pub fn blob_of(&self, diff_id: &DiffId) -> Result<Option<BlobRef>, SourceError> {
+        blob_of(self.store, diff_id)
+    }
+
     /// Unpacks a layer that refers to nothing below; one that does is left for later.
     fn unpack_alone(&self, layer: &ResolvedLayer, ownership: Ownership) -> Result<(), SourceError> {
         match self.unpack(layer, Below::Unknown, ownership) {
@@ -93,7 +116,9 @@ impl Sources<'_> {
         if unpacked.diff_id != diff_id {
             return Err(SourceError::DiffId { diff_id, found: unpacked.diff_id });
         }
-        let facts = LayerFacts { content: None, size_bytes: unpacked.bytes, entries: unpacked.entries };
+        // A layer of ours is named by its content: the store vouches for its diff ID, and the bytes have just proven that.
+        let content = if let LayerId::Content(content) = layer.id { Some(content) } else { None };
+        let facts = LayerFacts { content, size_bytes: unpacked.bytes, entries: unpacked.entries };
         let path = self.store.commit_layer(&dir, &layer.id, facts)?;
         if layer.id == LayerId::Diff(diff_id) {
             self.store.put_diff_id(&layer.id, None, diff_id, unpacked.tar_size_bytes)?;

@@ -119,6 +119,41 @@ fn records_go_by_age_and_by_room() {
 }
 
 #[test]
+fn a_layer_may_be_a_tar_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (layer, other) = (LayerId::Content(content(1)), LayerId::Content(content(2)));
+    let (tar, clamped) = (store.put_bytes(b"tar").unwrap(), store.put_bytes(b"clamped").unwrap());
+    let diff = |digest: &Digest| DiffId::from_bytes(*digest.as_bytes());
+    for (epoch, digest) in [(Some(0), clamped), (None, tar)] {
+        let blob = LayerBlob { digest, size_bytes: 3, media_type: "m".into(), compression: "none".into() };
+        store.put_layer_blob(&diff(&digest), blob).unwrap();
+        store.put_diff_id(&layer, epoch, diff(&digest), 3).unwrap();
+    }
+    store.put_diff_id(&other, None, DiffId::from_bytes([9; 32]), 3).unwrap();
+    for (n, id) in [(1, layer), (2, other)] {
+        store.put_record(record(n, id, 5)).unwrap();
+    }
+    let key = |n| CacheKey::from_bytes([n; 32]);
+    for _ in 0..2 {
+        // From the queue first, from the index then.
+        assert_eq!(store.layer_tar(&layer).unwrap(), Some(diff(&tar)), "the one whose times are as they were");
+        assert_eq!(store.layer_dir(&layer).unwrap(), None);
+        assert!(store.record(&key(1)).unwrap().is_some());
+        assert!(store.record(&key(2)).unwrap().is_none(), "nothing is here of it");
+        store.flush().unwrap();
+    }
+    drop(store);
+    let store = open(dir.path());
+    let report = store.prune(&PruneOptions::default()).unwrap();
+    assert_eq!((report.records, report.blobs), (0, 0), "the record needs the tars");
+    assert!(store.record(&key(1)).unwrap().is_some());
+    drop(store);
+    let report = open(dir.path()).prune(&PruneOptions { all: true, ..PruneOptions::default() }).unwrap();
+    assert_eq!((report.records, report.blobs), (2, 2));
+}
+
+#[test]
 fn the_disk_is_counted_as_du_does() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
