@@ -71,7 +71,7 @@ use session::{Build, Shared};
 use sharing::Sharing;
 use sources::{Policy, Progress, Sources};
 
-pub use result::{Answer, BuildOutcome};
+pub use result::{Answer, BuildOutcome, Prebuilt, Sent};
 
 /// What builds work with; made once a process.
 pub struct Engine<'a> {
@@ -164,7 +164,7 @@ pub fn build(
     let (inputs, targets) = Inputs::gather(engine, request, stdin).map_err(unless_cancelled)?;
     let findings = inputs::findings(&targets);
     match request.purpose {
-        Purpose::Build => {}
+        Purpose::Build | Purpose::Prebuild => {}
         Purpose::Check => return Ok(BuildOutcome { findings, ..BuildOutcome::default() }),
         Purpose::Outline | Purpose::Targets => {
             let outline = targets.into_iter().next().map(|target| Answer::Outline(target.graph.outline, target.graph.source));
@@ -187,10 +187,16 @@ pub fn build(
         // What was learnt of the context's files is worth keeping whatever came of the build.
         inputs.save_stat_caches()?;
         builds.iter().try_for_each(Build::save_uses)?;
-        ran.and_then(|()| engine.go_on()).and_then(|()| Results::of(engine, request, &builds)?.write(stdout))
+        ran.and_then(|()| engine.go_on())?;
+        match request.purpose {
+            Purpose::Prebuild => Ok(BuildOutcome::default()),
+            _ => Results::of(engine, request, &builds)?.write(stdout),
+        }
     });
     let shared = sharing.finish(&builds);
     let outcome = outcome.and_then(|built| shared.map(|()| built)).map_err(unless_cancelled);
+    let prebuilt = (request.purpose == Purpose::Prebuild).then(|| Prebuilt::of(&builds, sharing.sent()));
+    let outcome = outcome.map(|built| BuildOutcome { prebuilt, ..built });
     // Before the log of builds: the first write after it costs a sync.
     engine.store.tidy()?;
     log::write(&builds, start, &outcome)?;

@@ -11,6 +11,8 @@ use crate::image::platform::Platform;
 pub enum Purpose {
     /// An image.
     Build,
+    /// The steps of the targets, of all stages if there are none, and no image.
+    Prebuild,
     /// What the build checks find.
     Check,
     /// What the target takes from its caller.
@@ -34,6 +36,8 @@ pub struct BuildRequest {
     pub build_contexts: Vec<(String, String)>,
     /// `--target`.
     pub target: Option<String>,
+    /// Further ones, of [`Purpose::Prebuild`].
+    pub more_targets: Vec<String>,
     /// `--platform`, each once; empty: the host's.
     pub platforms: Vec<Platform>,
     /// `--label`.

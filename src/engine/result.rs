@@ -37,6 +37,39 @@ pub struct BuildOutcome {
     pub findings: Vec<Diagnostic>,
     /// What was asked of the Dockerfile instead of a build.
     pub answer: Option<Answer>,
+    /// What was done, when no image was to be made.
+    pub prebuilt: Option<Prebuilt>,
+}
+
+/// What steps without an image came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Prebuilt {
+    /// How many steps.
+    pub steps: usize,
+    /// How many of these were cached.
+    pub cached: usize,
+    /// What was new to the shared caches.
+    pub sent: Sent,
+}
+
+/// What was sent to shared caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sent {
+    /// Results.
+    pub records: u64,
+    /// Layers, where their bytes were not there.
+    pub layers: u64,
+    /// The size of these.
+    pub bytes: u64,
+}
+
+impl Prebuilt {
+    /// Counts what was done.
+    pub(super) fn of(builds: &[Build<'_>], sent: Sent) -> Self {
+        let results = builds.iter().flat_map(|b| b.steps.iter().zip(&b.results)).filter(|(step, _)| step.is_some());
+        let done: Vec<bool> = results.filter_map(|(_, r)| r.get()).map(|r| r.reason.is_none()).collect();
+        Self { steps: done.len(), cached: done.iter().filter(|cached| **cached).count(), sent }
+    }
 }
 
 /// What a Dockerfile says of itself.

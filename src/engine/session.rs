@@ -12,7 +12,7 @@ use crate::cache::miss::Reason;
 use crate::cache::record::{Slot, SlotId};
 use crate::digest::{CacheKey, LayerId};
 use crate::dockerfile::source::{Diagnostic, Span};
-use crate::graph::{BuildGraph, ImageRequest, Node, NodeId, Op, order};
+use crate::graph::{BuildGraph, ImageRequest, Node, NodeId, Op, StagePlan, order};
 use crate::image::platform::Platform;
 use crate::snapshot::Driver;
 use crate::store::CacheMountId;
@@ -23,7 +23,7 @@ use super::error::{BuildError, chain};
 use super::event::{Event, StepIndex, StepInfo};
 use super::inputs::{Inputs, Target};
 use super::places::Pasts;
-use super::request::BuildRequest;
+use super::request::{BuildRequest, Purpose};
 use super::sharing::Sharing;
 use super::sources::ResolvedLayer;
 use super::ssh::KeyAgents;
@@ -119,7 +119,9 @@ impl<'a> Build<'a> {
     ) -> Vec<Self> {
         let mut next = 0;
         let one = |(at, Target { platform, graph }): (usize, &'a Target)| {
-            let needed = order::needed(graph);
+            let targets = wanted(graph, request);
+            let needed = order::needed_by(graph, targets.iter().copied());
+            let in_result = targets.iter().fold(vec![false; graph.nodes.len()], |marks, stage| below(graph, stage.last, marks));
             Self {
                 engine,
                 request,
@@ -135,7 +137,7 @@ impl<'a> Build<'a> {
                 decided: graph.nodes.iter().map(|_| Mutex::new(None)).collect(),
                 steps: number(graph, &needed, &mut next),
                 needed,
-                in_result: below(graph, graph.stages[graph.target].last),
+                in_result,
                 pasts: Mutex::default(),
                 noted: Mutex::default(),
             }
@@ -283,9 +285,18 @@ pub(super) fn trigger_label(trigger: &str) -> String {
     format!("its trigger `{}`", trigger.lines().next().unwrap_or_default())
 }
 
+/// Returns the stages whose results are wanted.
+fn wanted<'g>(graph: &'g BuildGraph, request: &BuildRequest) -> Vec<&'g StagePlan> {
+    if request.purpose != Purpose::Prebuild {
+        return graph.stages.get(graph.target).into_iter().collect();
+    }
+    let more = |s: &StagePlan| request.more_targets.iter().any(|t| s.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(t)));
+    let all = graph.stages.iter().enumerate();
+    all.filter(|(place, s)| request.target.is_none() || *place == graph.target || more(s)).map(|(_, s)| s).collect()
+}
+
 /// Marks a node and those that it stands on, one on top of the other.
-fn below(graph: &BuildGraph, last: NodeId) -> Vec<bool> {
-    let mut marks = vec![false; graph.nodes.len()];
+fn below(graph: &BuildGraph, last: NodeId, mut marks: Vec<bool>) -> Vec<bool> {
     let mut at = Some(last);
     while let Some(node) = at {
         marks[node.0] = true;

@@ -32,7 +32,9 @@ pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<St
         tags: args.tag.clone(),
         build_args,
         build_contexts: pairs("--build-context", &args.build_context)?,
-        target: args.target.clone().filter(|t| !t.is_empty()),
+        // As with docker, the last one counts.
+        target: args.target.last().cloned().filter(|t| !t.is_empty()),
+        more_targets: Vec::new(),
         platforms: platforms(args)?,
         labels: labels(args)?,
         no_cache: args.no_cache,

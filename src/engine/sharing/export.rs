@@ -10,12 +10,12 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 
 use super::import::ORIGINAL;
 use super::place::SharingError;
-use super::{Sharing, Sink, locked};
+use super::{Counts, Sharing, Sink, locked};
 use crate::cache::record::Record;
 use crate::cache::remote::object::{Kind, Object};
 use crate::cache::remote::{LayerForm, SharedRecord, tag};
@@ -224,11 +224,10 @@ impl Sharing<'_> {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Returns how many records, layers and bytes were sent.
-    pub fn sent(&self) -> (u64, u64, u64) {
-        let sum =
-            |of: fn(&super::Counts) -> &std::sync::atomic::AtomicU64| self.sinks.iter().map(|s| of(&s.sent).load(Ordering::Relaxed)).sum();
-        (sum(|c| &c.records), sum(|c| &c.layers), sum(|c| &c.bytes))
+    /// Returns what was sent.
+    pub fn sent(&self) -> crate::engine::Sent {
+        let sum = |of: fn(&Counts) -> &AtomicU64| self.sinks.iter().map(|s| of(&s.sent).load(Ordering::Relaxed)).sum();
+        crate::engine::Sent { records: sum(|c| &c.records), layers: sum(|c| &c.layers), bytes: sum(|c| &c.bytes) }
     }
 
     /// Whether a step's result was new to a cache.
@@ -237,7 +236,7 @@ impl Sharing<'_> {
     }
 }
 
-impl super::Counts {
+impl Counts {
     fn count(&self, sent: Sent, bytes: u64) {
         self.records.fetch_add(1, Ordering::Relaxed);
         if sent == Sent::Uploaded {

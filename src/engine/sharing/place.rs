@@ -32,8 +32,6 @@ pub(in crate::engine) enum SharingError {
     File { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("reading an object")]
     Object(#[from] ObjectError),
-    #[error("the blob {0} is missing")]
-    NoBlob(Digest),
     #[error("using the store")]
     Store(#[from] StoreError),
     #[error("packing a layer")]

@@ -20,6 +20,7 @@ mod registry;
 mod remote;
 mod run;
 mod sandbox_battery;
+mod shared_cache;
 mod sharing;
 #[path = "../../registry/testserver.rs"]
 mod testserver;
