@@ -81,7 +81,7 @@ pub fn with_sources<T>(
     let tasks = Tasks::new(progress.clone(), cancel.clone());
     let policy = Policy { pull, offline: false, now_secs: session.env.now_secs };
     let host_path = search_path(&session.env);
-    let sources = Sources { store: &store, client: &client, policy, host_path: &host_path, progress: &tasks };
+    let sources = Sources { store: &store, client: &client, policy, host_path: &host_path, progress: &tasks, pulls: None };
     let result = work(&sources, &store);
     progress.finish();
     result

@@ -1,5 +1,6 @@
-//! From a finished step's layer directory to a layer in the store and a record of it.
+//! From what a finished step left to a layer in the store and a record of it.
 
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -8,14 +9,16 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::cache::index::Index as _;
 use crate::cache::record::Record;
-use crate::digest::{DiffId, LayerId};
+use crate::digest::{ContentDigest, DiffId, Digest, LayerId};
 use crate::graph::NodeId;
-use crate::layer::{self, LayerDigests};
+use crate::image::manifest::media;
+use crate::layer::{self, FileBytes, LayerDigests, LayerError};
 use crate::snapshot::diff::{self, ChangeSet};
-use crate::store::LayerFacts;
+use crate::store::{LayerBlob, LayerFacts};
 
 use super::decide::Decision;
 use super::error::BuildError;
+use super::files::Unwritten;
 use super::session::Build;
 use super::state::ChainLayer;
 
@@ -27,6 +30,16 @@ pub(super) enum Keep {
     /// This build only: what the step read may not be what its key says.
     LayerOnly,
 }
+
+/// What a step's layer holds; the layer is in the store.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Content {
+    digest: ContentDigest,
+    empty: bool,
+}
+
+/// What was being done when a step's result could not be kept.
+const KEEPING: &str = "keeping the step's result";
 
 /// A layer that a step made.
 #[derive(Debug, Clone, Copy)]
@@ -44,9 +57,9 @@ impl Build<'_> {
     ///
     /// Where the store has a layer of equal content already, that one is used and ours is dropped: its times, and so
     /// its tar and the image's digest, stay as they were.
-    pub fn commit(&self, id: NodeId, dir: &Path, decision: &Decision, took: Duration, keep: Keep) -> Result<Made, BuildError> {
+    pub fn commit(&self, id: NodeId, dir: &Path) -> Result<Content, BuildError> {
         let store = self.engine.store;
-        let failed = |e: &(dyn std::error::Error + 'static)| self.failed(id, "keeping the step's result", e);
+        let failed = |e: &(dyn std::error::Error + 'static)| self.failed(id, KEEPING, e);
         let (changes, digests) = self.digest(dir).map_err(|e| failed(&e))?;
         let layer = LayerId::Content(digests.content);
         store.hold(&[layer]).map_err(|e| failed(&e))?;
@@ -61,14 +74,43 @@ impl Build<'_> {
                 store.put_diff_id(&layer, self.epoch, digests.diff_id, digests.tar_size_bytes).map_err(|e| failed(&e))?;
             }
         }
-        let created_secs = self.engine.now_secs();
-        if keep == Keep::LayerOnly {
-            return Ok(Made { layer: ChainLayer { id: layer, empty: changes.is_empty(), base: None }, created_secs, recorded: false });
+        Ok(Content { digest: digests.content, empty: changes.is_empty() })
+    }
+
+    /// Puts a step's layer into the store as its tar: `dir` has what was written of it, `files` all else.
+    pub fn commit_packed(&self, id: NodeId, dir: &Path, files: &Unwritten) -> Result<Content, BuildError> {
+        let store = self.engine.store;
+        let failed = |e: &(dyn std::error::Error + 'static)| self.failed(id, KEEPING, e);
+        let written = open(dir).map_err(|e| failed(&e))?;
+        let changes = files.deferred.complete(diff::changes(&written).map_err(|e| failed(&e))?);
+        let mut tar = store.new_blob().map_err(|e| failed(&e))?;
+        let write = |bytes: &mut dyn FileBytes| layer::write_files_and_digest(&changes, bytes, None, &mut tar);
+        let digests = files.deferred.reading(&files.tree, written.as_fd(), &self.engine.cancel, write).map_err(|e| failed(&e))?;
+        let LayerDigests { content, diff_id, tar_size_bytes } = digests;
+        let layer = LayerId::Content(content);
+        store.hold(&[layer]).map_err(|e| failed(&e))?;
+        if !store.layer_known(&layer).map_err(|e| failed(&e))? {
+            let digest = Digest::from_bytes(*diff_id.as_bytes());
+            tar.keep(&digest, tar_size_bytes).map_err(|e| failed(&e))?;
+            let (media_type, compression) = (media::OCI_LAYER.into(), "none".into());
+            let blob = LayerBlob { digest, size_bytes: tar_size_bytes, media_type, compression };
+            store.put_layer_blob(&diff_id, blob).map_err(|e| failed(&e))?;
+            store.put_diff_id(&layer, None, diff_id, tar_size_bytes).map_err(|e| failed(&e))?;
         }
-        let title = &self.graph.nodes[id.0].title;
-        let record = Record::new(decision.slot.inputs.clone(), layer, digests.content, title, took.as_secs_f64(), created_secs);
-        store.save(&record).map_err(|e| failed(&e))?;
-        Ok(Made { layer: ChainLayer { id: layer, empty: changes.is_empty(), base: None }, created_secs, recorded: true })
+        Ok(Content { digest: content, empty: false })
+    }
+
+    /// Keeps a record of a step whose layer is in the store.
+    pub fn record(&self, id: NodeId, made: Content, decision: &Decision, took: Duration, keep: Keep) -> Result<Made, BuildError> {
+        let layer = LayerId::Content(made.digest);
+        let created_secs = self.engine.now_secs();
+        let recorded = keep == Keep::Record;
+        if recorded {
+            let title = &self.graph.nodes[id.0].title;
+            let record = Record::new(decision.slot.inputs.clone(), layer, made.digest, title, took.as_secs_f64(), created_secs);
+            self.engine.store.save(&record).map_err(|e| self.failed(id, KEEPING, &e))?;
+        }
+        Ok(Made { layer: ChainLayer { id: layer, empty: made.empty, base: None }, created_secs, recorded })
     }
 
     /// Returns a built layer's diff ID and tar size under this build's clamp.
@@ -90,11 +132,15 @@ impl Build<'_> {
     }
 
     /// Digests a layer directory under this build's clamp.
-    fn digest(&self, dir: &Path) -> Result<(ChangeSet, LayerDigests), layer::LayerError> {
-        let open = || rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
-        let fd = open().map_err(|e| layer::LayerError::Read { source: e.into() })?;
+    fn digest(&self, dir: &Path) -> Result<(ChangeSet, LayerDigests), LayerError> {
+        let fd = open(dir)?;
         let changes = diff::changes(&fd)?;
         let digests = layer::write_and_digest(&changes, &fd, self.epoch, &mut self.engine.cancel.sink())?;
         Ok((changes, digests))
     }
+}
+
+fn open(dir: &Path) -> Result<OwnedFd, LayerError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(dir, flags, Mode::empty()).map_err(|e| LayerError::Read { source: e.into() })
 }

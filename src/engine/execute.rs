@@ -101,6 +101,7 @@ impl Build<'_> {
         let below = if linked { Chain::default() } else { self.parent_chain(id) };
         let prepared = self.prepare(id, &below, &staging)?;
         let mut keep = Keep::Record;
+        let mut unwritten = None;
         match &node.op {
             Op::Run(op) => {
                 self.run(id, op, &prepared)?;
@@ -112,13 +113,17 @@ impl Build<'_> {
                     )));
                 }
             }
-            Op::Copy(op) => self.copy(id, op, decision, &prepared)?,
+            Op::Copy(op) => unwritten = self.copy(id, op, decision, &prepared)?,
             Op::Mkdir(op) => self.make_directory(id, op, &prepared)?,
             Op::Base(_) => unreachable!("bases have no turn"),
         }
         self.go_on()?;
         let layer = prepared.finish().map_err(|e| self.snapshot_error(id, &e))?;
-        self.commit(id, &layer, decision, start.elapsed(), keep)
+        let made = match &unwritten {
+            Some(files) => self.commit_packed(id, &layer, files)?,
+            None => self.commit(id, &layer)?,
+        };
+        self.record(id, made, decision, start.elapsed(), keep)
     }
 
     fn prepare(&self, id: NodeId, below: &Chain, staging: &Staging) -> Result<Prepared, BuildError> {

@@ -1,24 +1,36 @@
 //! COPY, ADD and WORKDIR: the caller's side of [`super::copy`].
 
 use crate::address::{self, CheckoutTime};
-use crate::context::{Context, ContextError, Hashing};
+use crate::context::{Context, ContextError, Hashing, Selection, SourceTree};
 use crate::dockerfile::source::Diagnostic;
-use crate::graph::{CopyOp, CopySource, MkdirOp, NodeId};
+use crate::graph::{CopyOp, CopySource, FileTree, MkdirOp, NodeId, order};
 use crate::path::{Root, Time};
 use crate::remote::CheckedOut;
 use crate::snapshot::Prepared;
 
-use super::copy::{self, CopyContext, CopyError, Fetched, RemoteFile};
+use super::copy::{self, CopyContext, CopyError, Deferred, Fetched, RemoteFile, Writing};
 use super::decide::Decision;
 use super::error::{BuildError, chain};
+use super::request::Output;
 use super::session::Build;
+
+/// A copy of fewer entries becomes a directory: there is nothing to win, and its files keep their times to the nanosecond.
+const PACKED_ENTRIES: usize = 200;
+
+/// What a copy has not written.
+pub(super) struct Unwritten {
+    /// Where the files are.
+    pub tree: SourceTree,
+    /// Which files.
+    pub deferred: Deferred,
+}
 
 /// BuildKit's mode of what ADD downloads.
 const DOWNLOAD_MODE: u32 = 0o600;
 
 impl Build<'_> {
-    /// Writes a COPY's files into a prepared root.
-    pub fn copy(&self, id: NodeId, op: &CopyOp, decision: &Decision, prepared: &Prepared) -> Result<(), BuildError> {
+    /// Writes a COPY's files into a prepared root; returns those that the layer's tar shall take from their source.
+    pub fn copy(&self, id: NodeId, op: &CopyOp, decision: &Decision, prepared: &Prepared) -> Result<Option<Unwritten>, BuildError> {
         let root = self.root(id, prepared)?;
         let has_paths = op.sources.iter().any(|s| matches!(s, CopySource::Path(..)));
         let tree = if has_paths { Some(self.tree(id, &op.from)?) } else { None };
@@ -42,10 +54,30 @@ impl Build<'_> {
             ownership: self.engine.ownership,
             now: self.time_of_new_files(),
             cancel: &self.engine.cancel,
+            writing: match selection {
+                Some(selection) if self.stays_packed(id, op, selection) => Writing::Deferring,
+                _ => Writing::Everything,
+            },
         };
         let mut checkouts = Vec::new();
         let mut fetched = self.fetch(op, &mut checkouts)?;
-        copy::execute(op, files, &mut fetched, &root, &context).map_err(|e| self.copy_error(id, op, &e))
+        let deferred = copy::execute(op, files, &mut fetched, &root, &context).map_err(|e| self.copy_error(id, op, &e))?;
+        let tree = tree.filter(|_| !deferred.is_empty());
+        Ok(tree.map(|tree| Unwritten { tree: tree.files().clone(), deferred }))
+    }
+
+    /// Whether a copy's layer can stay a tar: it has enough files for that to matter, and nobody in this build looks at them.
+    ///
+    /// A copy under a clamp becomes a directory: its tar has the clamp's times, and the next build may have another.
+    fn stays_packed(&self, id: NodeId, op: &CopyOp, selection: &Selection) -> bool {
+        let [source] = selection.sources.as_slice() else { return false };
+        let plain = op.sources.len() == 1 && matches!(op.from, FileTree::Context(_)) && self.epoch.is_none();
+        let looked_at = || {
+            let nodes = self.graph.nodes.iter().zip(&self.needed).filter(|(_, needed)| **needed);
+            let by_step = nodes.flat_map(|(node, _)| order::dependencies(node)).any(|d| d == id);
+            by_step || self.request.outputs.iter().any(|o| matches!(o, Output::Tar(..) | Output::Local(..)))
+        };
+        plain && source.directory && source.entries.len() >= PACKED_ENTRIES && !looked_at()
     }
 
     /// Fetches a step's remote sources; checkouts live as long as `checkouts`.

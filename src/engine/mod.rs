@@ -69,7 +69,7 @@ use request::{BuildRequest, Purpose};
 use result::Results;
 use session::{Build, Shared};
 use sharing::Sharing;
-use sources::{Policy, Progress, Sources};
+use sources::{Missing, Policy, Progress, Pulls, Sources};
 
 pub use result::{Answer, BuildOutcome, Prebuilt, Sent};
 
@@ -93,6 +93,8 @@ pub struct Engine<'a> {
     pub clock: fn() -> SystemTime,
     /// What the host allows, once it was asked.
     pub host: OnceLock<HostFacts>,
+    /// Base images that registries described, and that are not in the store yet.
+    pub pulls: Pulls,
 }
 
 impl Engine<'_> {
@@ -108,7 +110,8 @@ impl Engine<'_> {
 
     fn sources(&self, pull: bool) -> Sources<'_> {
         let policy = Policy { pull, offline: false, now_secs: self.now_secs() };
-        Sources { store: self.store, client: self.client, policy, host_path: &self.host_path, progress: self.progress }
+        let pulls = Some(&self.pulls);
+        Sources { store: self.store, client: self.client, policy, host_path: &self.host_path, progress: self.progress, pulls }
     }
 
     /// Finds out how root file systems are put together, and says so when it is the slow way.
@@ -187,7 +190,10 @@ pub fn build(
         // What was learnt of the context's files is worth keeping whatever came of the build.
         inputs.save_stat_caches()?;
         builds.iter().try_for_each(Build::save_uses)?;
-        ran.and_then(|()| engine.go_on())?;
+        let ran = ran.and_then(|()| engine.go_on());
+        let missing = if ran.is_ok() { Missing::Fetch } else { Missing::LeaveOut };
+        let pulled = engine.sources(false).finish_pulls(missing).map_err(|e| BuildError::caused("pulling a base image", &e));
+        ran.and(pulled)?;
         match request.purpose {
             Purpose::Prebuild => Ok(BuildOutcome::default()),
             _ => Results::of(engine, request, &builds)?.write(stdout),

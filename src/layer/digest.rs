@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use sha2::{Digest as _, Sha256};
 
 use super::canonical::ContentHasher;
-use super::write::{Observer, write_observed};
+use super::write::{DirectoryFiles, FileBytes, Observer, write_observed};
 use super::{EMPTY_TAR_BYTES, LayerError, Result};
 use crate::digest::{ContentDigest, DiffId};
 use crate::snapshot::diff::{ChangeSet, Entry};
@@ -43,11 +43,20 @@ pub fn digest(changes: &ChangeSet, dir: impl AsFd, clamp_epoch: Option<i64>) -> 
 
 /// Writes the layer's tar to `sink` and returns its digests: each file is read once.
 pub fn write_and_digest(changes: &ChangeSet, dir: impl AsFd, clamp_epoch: Option<i64>, sink: &mut dyn Write) -> Result<LayerDigests> {
-    let dir = dir.as_fd();
-    let mut content = Content { hasher: ContentHasher::new(), file: blake3::Hasher::new() };
+    write_files_and_digest(changes, &mut DirectoryFiles::new(dir.as_fd(), b"")?, clamp_epoch, sink)
+}
+
+/// As [`write_and_digest`], with files that need not be in a directory.
+pub fn write_files_and_digest(
+    changes: &ChangeSet,
+    files: &mut dyn FileBytes,
+    clamp_epoch: Option<i64>,
+    sink: &mut dyn Write,
+) -> Result<LayerDigests> {
+    let mut content = Content { hasher: ContentHasher::new(), file: blake3::Hasher::new(), known: None };
     if changes.file_bytes() < SMALL_BYTES {
         let mut tar = Inline { hasher: Sha256::new(), bytes: 0, sink };
-        write_observed(changes, dir, clamp_epoch, &mut tar, &mut content)?;
+        write_observed(changes, files, clamp_epoch, &mut tar, &mut content)?;
         let diff_id = DiffId::from_bytes(tar.hasher.finalize().into());
         return Ok(LayerDigests { content: content.hasher.finish(), diff_id, tar_size_bytes: tar.bytes });
     }
@@ -56,8 +65,8 @@ pub fn write_and_digest(changes: &ChangeSet, dir: impl AsFd, clamp_epoch: Option
         let (give_back, empties) = channel();
         let hashing = scope.spawn(move || hash_chunks(&chunks, &give_back));
         let mut tar = Piped { sink, bytes: 0, chunk: Vec::with_capacity(CHUNK), full, empties };
-        write_observed(changes, dir, clamp_epoch, &mut tar, &mut content)?;
-        let (bytes, sent) = (tar.bytes, tar.send());
+        write_observed(changes, files, clamp_epoch, &mut tar, &mut content)?;
+        let (sent, bytes) = (tar.send(), tar.bytes);
         drop(tar);
         sent.map_err(|source| LayerError::Write { source })?;
         let diff_id = hashing.join().map_err(|_| LayerError::Write { source: io::Error::other("the hashing thread panicked") })?;
@@ -86,6 +95,7 @@ fn hash_chunks(chunks: &Receiver<Vec<u8>>, give_back: &Sender<Vec<u8>>) -> DiffI
 struct Content {
     hasher: ContentHasher,
     file: blake3::Hasher,
+    known: Option<blake3::Hash>,
 }
 
 impl Observer for Content {
@@ -93,7 +103,14 @@ impl Observer for Content {
         self.file.update(bytes);
     }
 
+    fn known(&mut self, hash: blake3::Hash) {
+        self.known = Some(hash);
+    }
+
     fn entry(&mut self, entry: &Entry) {
+        if let Some(known) = self.known.take() {
+            return self.hasher.add(entry, Some(&known));
+        }
         if self.file.count() == 0 {
             return self.hasher.add(entry, None);
         }
@@ -130,7 +147,9 @@ struct Piped<'a> {
 }
 
 impl Piped<'_> {
+    /// Writes the chunk, and hands it to the hashing thread.
     fn send(&mut self) -> io::Result<()> {
+        self.sink.write_all(&self.chunk)?;
         let next = self.empties.try_recv().unwrap_or_else(|_| Vec::with_capacity(CHUNK));
         self.full.send(std::mem::replace(&mut self.chunk, next)).map_err(|_| io::Error::other("the hashing thread is gone"))
     }
@@ -139,7 +158,6 @@ impl Piped<'_> {
 impl Write for Piped<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let n = buf.len().min(CHUNK - self.chunk.len());
-        self.sink.write_all(&buf[..n])?;
         self.chunk.extend_from_slice(&buf[..n]);
         self.bytes += n as u64;
         if self.chunk.len() == CHUNK {

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::os::fd::BorrowedFd;
 
-use super::write::{Counted, Files, Ignore, write_entries};
+use super::write::{Counted, DirectoryFiles, Ignore, write_entries};
 use super::{LayerError, Result, header};
 use crate::path::printable;
 use crate::snapshot::diff::{self, Change, ChangeSet, Entry, NodeKind};
@@ -33,7 +33,7 @@ pub fn flatten(trees: &[Placed<'_>], clamp_epoch: Option<i64>, sink: &mut dyn Wr
         if trees.len() > 1 {
             changes.entries = without_taken(changes.entries, &mut taken)?;
         }
-        write_entries(&changes, &mut Files::new(tree.dir, below.as_bytes())?, clamp_epoch, &mut counted, &mut Ignore)?;
+        write_entries(&changes, &mut DirectoryFiles::new(tree.dir, below.as_bytes())?, clamp_epoch, &mut counted, &mut Ignore)?;
     }
     header::write_end(&mut counted).map_err(|source| LayerError::Write { source })?;
     Ok(counted.bytes)

@@ -30,10 +30,10 @@ use crate::path::PathError;
 
 pub use apply::{Below, ExtractOptions, Extracted, Limits, UnpackOptions, Unpacked, extract, unpack};
 pub use decompress::{Codec, decompress, sniff};
-pub use digest::{LayerDigests, digest, write_and_digest};
+pub use digest::{LayerDigests, digest, write_and_digest, write_files_and_digest};
 pub use flatten::{Placed, flatten};
 pub use read::{EntryKind, TarEntry, TarReader};
-pub use write::write_tar;
+pub use write::{DirectoryFiles, FileBytes, write_tar};
 
 /// Why a layer could not be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -19,14 +19,29 @@ const CHUNK: usize = 128 * 1024;
 /// Times are whole seconds, none later than `clamp_epoch`. Sparse files are written in full.
 pub fn write_tar(changes: &ChangeSet, dir: impl AsFd, clamp_epoch: Option<i64>, sink: &mut dyn Write) -> Result<u64> {
     let mut counted = Counted { sink, bytes: 0 };
-    write_observed(changes, dir.as_fd(), clamp_epoch, &mut counted, &mut Ignore)?;
+    write_observed(changes, &mut DirectoryFiles::new(dir.as_fd(), b"")?, clamp_epoch, &mut counted, &mut Ignore)?;
     Ok(counted.bytes)
+}
+
+/// Has the bytes of a change set's files.
+pub trait FileBytes {
+    /// Passes all bytes of the file at `path` to `take`, in pieces: `size` of them (never 0), or fails.
+    ///
+    /// Files are asked for once each, in the order of the change set.
+    fn pass(&mut self, path: &[u8], size: u64, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>;
+
+    /// Returns the BLAKE3 of the bytes that the next call of [`FileBytes::pass`] passes for `path`, where it is known.
+    fn known(&self, _path: &[u8]) -> Option<blake3::Hash> {
+        None
+    }
 }
 
 /// Sees the data of files go by.
 pub(super) trait Observer {
     /// Bytes of the current file.
     fn data(&mut self, bytes: &[u8]);
+    /// The hash of the current file, whose bytes are not shown.
+    fn known(&mut self, hash: blake3::Hash);
     /// An entry is complete.
     fn entry(&mut self, entry: &Entry);
 }
@@ -35,6 +50,7 @@ pub(super) struct Ignore;
 
 impl Observer for Ignore {
     fn data(&mut self, _: &[u8]) {}
+    fn known(&mut self, _: blake3::Hash) {}
     fn entry(&mut self, _: &Entry) {}
 }
 
@@ -57,19 +73,19 @@ impl Write for Counted<'_> {
 /// Writes the tar, and shows everything to `observer`.
 pub(super) fn write_observed(
     changes: &ChangeSet,
-    dir: BorrowedFd<'_>,
+    files: &mut dyn FileBytes,
     clamp_epoch: Option<i64>,
     sink: &mut dyn Write,
     observer: &mut dyn Observer,
 ) -> Result<()> {
-    write_entries(changes, &mut Files::new(dir, b"")?, clamp_epoch, sink, observer)?;
+    write_entries(changes, files, clamp_epoch, sink, observer)?;
     header::write_end(sink).map_err(|source| LayerError::Write { source })
 }
 
 /// Writes the entries without the archive's end; `files` has their bytes.
 pub(super) fn write_entries(
     changes: &ChangeSet,
-    files: &mut Files,
+    files: &mut dyn FileBytes,
     clamp_epoch: Option<i64>,
     sink: &mut dyn Write,
     observer: &mut dyn Observer,
@@ -96,7 +112,7 @@ fn write_node(
     path: &[u8],
     node: &Node,
     clamp_epoch: Option<i64>,
-    files: &mut Files,
+    files: &mut dyn FileBytes,
     sink: &mut dyn Write,
     observer: &mut dyn Observer,
 ) -> Result<()> {
@@ -113,20 +129,34 @@ fn write_node(
         NodeKind::Fifo => facts.kind = EntryType::Fifo,
     }
     header::write(&facts, sink).map_err(|source| LayerError::Write { source })?;
-    if facts.size > 0 { files.copy(path, facts.size, sink, observer) } else { Ok(()) }
+    if facts.size == 0 {
+        return Ok(());
+    }
+    let known = files.known(path);
+    let failed = |source| LayerError::Write { source };
+    files.pass(path, facts.size, &mut |bytes| {
+        if known.is_none() {
+            observer.data(bytes);
+        }
+        sink.write_all(bytes).map_err(failed)
+    })?;
+    if let Some(hash) = known {
+        observer.known(hash);
+    }
+    header::write_padding(facts.size, sink).map_err(failed)
 }
 
-/// Opens the layer's files, directory by directory.
-pub(super) struct Files {
+/// The files of a directory, opened one after the other.
+pub struct DirectoryFiles {
     root: Root,
     below: Vec<u8>,
     parent: Option<(Vec<u8>, OwnedFd)>,
     buf: Vec<u8>,
 }
 
-impl Files {
+impl DirectoryFiles {
     /// Reads files of `dir`, whose names in the archive stand below `below` (with a `/` at its end, or empty).
-    pub(super) fn new(dir: BorrowedFd<'_>, below: &[u8]) -> Result<Self> {
+    pub fn new(dir: BorrowedFd<'_>, below: &[u8]) -> Result<Self> {
         let fd = dir.try_clone_to_owned().map_err(|e| PathError::io("duplicating", b"/", e))?;
         Ok(Self { root: Root::from_fd(fd), below: below.to_vec(), parent: None, buf: vec![0; CHUNK] })
     }
@@ -141,9 +171,10 @@ impl Files {
         let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(|e| PathError::io("opening", path, e))?;
         Ok(File::from(fd))
     }
+}
 
-    /// Copies exactly `size` bytes, as the header promised, and fills up the block.
-    fn copy(&mut self, path: &[u8], size: u64, sink: &mut dyn Write, observer: &mut dyn Observer) -> Result<()> {
+impl FileBytes for DirectoryFiles {
+    fn pass(&mut self, path: &[u8], size: u64, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut file = self.open(path)?;
         let mut left = size;
         while left > 0 {
@@ -154,10 +185,9 @@ impl Files {
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(source) => return Err(LayerError::File { path: printable(path), source }),
             };
-            observer.data(&self.buf[..n]);
-            sink.write_all(&self.buf[..n]).map_err(|source| LayerError::Write { source })?;
+            take(&self.buf[..n])?;
             left -= n as u64;
         }
-        header::write_padding(size, sink).map_err(|source| LayerError::Write { source })
+        Ok(())
     }
 }

@@ -4,10 +4,12 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write as _};
-use std::path::PathBuf;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use super::db::int;
 use super::rows::Row;
 use super::{Result, Store, StoreError};
 use crate::digest::Digest;
@@ -38,6 +40,13 @@ impl Store {
         self.put_blob(&mut &*bytes, None).map(|(digest, _)| digest)
     }
 
+    /// Begins a blob whose writer hashes it.
+    pub fn new_blob(&self) -> Result<NewBlob<'_>> {
+        let path = self.temp_path()?;
+        let file = File::create_new(&path).map_err(StoreError::io("making", &path))?;
+        Ok(NewBlob { store: self, file, path, begun_bytes: 0, bytes: 0 })
+    }
+
     fn write_temp(&self, reader: &mut dyn Read, expected: Option<(&Digest, u64)>, temp: &PathBuf) -> Result<(Digest, u64)> {
         let mut file = File::create_new(temp).map_err(StoreError::io("making", temp))?;
         let limit = expected.map_or(u64::MAX, |(_, size)| size.saturating_add(1));
@@ -64,15 +73,20 @@ impl Store {
                 return Err(StoreError::DigestMismatch { expected: *want, found: digest });
             }
         }
-        if self.has_blob(&digest)? {
+        self.name_blob(temp, &digest, size)?;
+        Ok((digest, size))
+    }
+
+    /// Puts a written file in place as the blob `digest`, unless it is there.
+    fn name_blob(&self, temp: &Path, digest: &Digest, size_bytes: u64) -> Result<()> {
+        if self.has_blob(digest)? {
             // Replacing a file that a row vouches for would put unsynced bytes under it.
             let _ = std::fs::remove_file(temp);
-        } else {
-            let path = self.blob_path(&digest);
-            std::fs::rename(temp, &path).map_err(StoreError::io("naming", &path))?;
-            self.committer.push(Row::Blob { digest, size_bytes: size })?;
+            return Ok(());
         }
-        Ok((digest, size))
+        let path = self.blob_path(digest);
+        std::fs::rename(temp, &path).map_err(StoreError::io("naming", &path))?;
+        self.committer.push(Row::Blob { digest: *digest, size_bytes })
     }
 
     /// Returns whether the blob is there, whole, and safe from a power cut (or soon will be). If so, it is kept from
@@ -145,6 +159,50 @@ impl Store {
 
     pub(super) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.root.join("blobs/sha256").join(digest.hex())
+    }
+}
+
+/// A blob that is being written by somebody who hashes it; dropped, it is gone.
+pub struct NewBlob<'a> {
+    store: &'a Store,
+    file: File,
+    path: PathBuf,
+    /// How many bytes were handed to the disk.
+    begun_bytes: u64,
+    bytes: u64,
+}
+
+/// How many written bytes the disk is asked to begin with at once.
+const WRITEBACK_BYTES: u64 = 16 << 20;
+
+impl NewBlob<'_> {
+    /// Puts the blob in place. The caller has hashed every byte that it wrote.
+    pub fn keep(self, digest: &Digest, size_bytes: u64) -> Result<()> {
+        self.store.name_blob(&self.path, digest, size_bytes)
+    }
+}
+
+impl io::Write for NewBlob<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.bytes += n as u64;
+        if self.bytes - self.begun_bytes >= WRITEBACK_BYTES {
+            // So that the sync at the step's end finds the most done. Only a hint: a file system that knows none is none the worse.
+            let (from, bytes) = (int(self.begun_bytes), int(self.bytes - self.begun_bytes));
+            let _ = crate::sys::file::begin_writeback(self.file.as_raw_fd(), from, bytes);
+            self.begun_bytes = self.bytes;
+        }
+        Ok(n)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for NewBlob<'_> {
+    fn drop(&mut self) {
+        // Kept, it has another name; the session's end tries again.
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 

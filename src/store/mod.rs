@@ -48,7 +48,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
-pub use blob::VerifyingReader;
+pub use blob::{NewBlob, VerifyingReader};
 pub use commit::Durability;
 pub use error::StoreError;
 pub use fsck::{Depth, DigestLayer, FsckReport, Problem};

@@ -5,7 +5,7 @@
 
 use std::ffi::CStr;
 
-use super::{Errno, Fd, Result, descriptor, syscall};
+use super::{Errno, Fd, Result, check, descriptor, syscall};
 
 /// The working directory, in place of a directory descriptor.
 pub const CWD: Fd = libc::AT_FDCWD;
@@ -133,4 +133,10 @@ pub fn reader_is_gone(fd: Fd) -> bool {
     // SAFETY: one live pollfd, a live timespec, no signal mask.
     let ready = unsafe { syscall!(libc::SYS_ppoll, &raw mut poll, 1, &raw const now, 0, 0) };
     ready == Ok(1) && poll.revents & libc::POLLERR != 0
+}
+
+/// Begins to write `bytes` bytes from `offset` on to the disk, and does not wait: sync_file_range(2).
+pub fn begin_writeback(fd: Fd, offset: i64, bytes: i64) -> Result<()> {
+    // SAFETY: numbers only; nothing of this process's memory is touched.
+    check(libc::c_long::from(unsafe { libc::sync_file_range(fd, offset, bytes, libc::SYNC_FILE_RANGE_WRITE) })).map(drop)
 }

@@ -23,6 +23,7 @@ use crate::engine::cancel::CancelToken;
 use crate::engine::error::BuildError;
 use crate::engine::event::{Event, Observer};
 use crate::engine::request::{BuildRequest, Output};
+use crate::engine::sources::Pulls;
 use crate::engine::{self, BuildOutcome, Engine};
 use crate::graph::{Entitlement, NetworkMode};
 use crate::image::platform::Platform;
@@ -237,6 +238,7 @@ fn execute(
         progress: &tasks,
         clock: SystemTime::now,
         host: OnceLock::new(),
+        pulls: Pulls::default(),
     };
     let mut stdin = interrupt::stdin(|| cancel.is_cancelled());
     engine::build(&engine, request, &mut stdin, &mut std::io::stdout()).map_err(failure_of)

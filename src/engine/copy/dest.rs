@@ -33,6 +33,16 @@ pub(super) struct Spot {
     pub(super) path: Vec<u8>,
 }
 
+/// A directory that is filled.
+pub(super) struct Filled {
+    /// The directory (`O_PATH`).
+    pub(super) dir: OwnedFd,
+    /// Its path in the image.
+    pub(super) path: Vec<u8>,
+    /// Whether it was made for this: nothing is in it.
+    pub(super) made: bool,
+}
+
 impl<'a> Destination<'a> {
     /// `written` is absolute, not cleaned at its end.
     pub(super) fn new(root: &'a Root, written: &str, mode: u32, owner: Option<(u32, u32)>, ownership: Ownership) -> Self {
@@ -58,24 +68,25 @@ impl<'a> Destination<'a> {
         Ok(Spot { dir: self.root.open_dir_nolinks(parent)?, name: name.to_vec(), path: path.clone() })
     }
 
-    /// Returns the directory that a directory's content goes to, made if it is missing, and its path.
-    pub(super) fn for_directory(&self) -> Result<(OwnedFd, Vec<u8>), CopyCause> {
-        self.prepare()?;
+    /// Returns the directory that a directory's content goes to, made if it is missing.
+    pub(super) fn for_directory(&self) -> Result<Filled, CopyCause> {
+        let promised = self.prepare()?;
         let place = self.resolve()?;
         let path = place.full_path();
         if place.missing.is_empty() && !place.is_directory() {
             return Err(CopyCause::DirectoryOverFile { path: printable(&path) });
         }
-        self.make(&path)?;
-        Ok((self.root.open_dir_nolinks(&path)?, path))
+        let made = self.make(&path)?;
+        let made = promised.contains(&path) || made.contains(&path);
+        Ok(Filled { dir: self.root.open_dir_nolinks(&path)?, path, made })
     }
 
-    /// Makes what the destination's text promises: its parent, or itself when it ends in a slash.
-    fn prepare(&self) -> Result<(), CopyCause> {
+    /// Makes what the destination's text promises: its parent, or itself when it ends in a slash. Returns what was made.
+    fn prepare(&self) -> Result<Vec<Vec<u8>>, CopyCause> {
         let directory = match split(&self.path) {
             _ if self.names_directory => self.path.as_slice(),
             Some((parent, _)) => parent,
-            None => return Ok(()),
+            None => return Ok(Vec::new()),
         };
         self.make(directory)
     }
@@ -84,8 +95,7 @@ impl<'a> Destination<'a> {
         Ok(resolve(self.root.as_fd(), &self.path)?)
     }
 
-    fn make(&self, path: &[u8]) -> Result<(), CopyCause> {
-        self.root.mkdir_all(path, self.mode, self.owner, self.ownership)?;
-        Ok(())
+    fn make(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, CopyCause> {
+        Ok(self.root.mkdir_all(path, self.mode, self.owner, self.ownership)?)
     }
 }

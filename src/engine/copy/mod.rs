@@ -6,6 +6,7 @@
 //! | `dest` | where a source lands |
 //! | `place` | files put down: replaced, merged, with their metadata |
 //! | `file` | one file's bytes |
+//! | `deferred` | files that go into the layer's tar without being put down |
 //! | `chmod` | `--chmod` |
 //! | `archive` | ADD's archives |
 //! | `workdir` | WORKDIR's directories, `--chown`'s names |
@@ -16,6 +17,7 @@
 
 mod archive;
 mod chmod;
+mod deferred;
 mod dest;
 mod error;
 mod file;
@@ -34,6 +36,7 @@ use crate::graph::{AddOptions, CopyOp, CopySource};
 use crate::path::{Meta, Ownership, Root, Time, printable, split};
 
 pub use chmod::{Chmod, ChmodError};
+pub use deferred::Deferred;
 pub use error::{CopyCause, CopyError};
 pub use mount::{fill, open_bind, stage_bind};
 pub use workdir::make_workdir;
@@ -57,6 +60,17 @@ pub struct CopyContext<'a> {
     pub now: Time,
     /// Whether to end, asked before each file.
     pub cancel: &'a CancelToken,
+    /// Whether all files are written.
+    pub writing: Writing,
+}
+
+/// Whether all files are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writing {
+    /// All.
+    Everything,
+    /// Those that land where nothing can be are left to whoever writes the layer's tar.
+    Deferring,
 }
 
 /// What ADD got from elsewhere.
@@ -106,13 +120,16 @@ pub fn select_all(op: &CopyOp, index: usize, tree: &SourceTree, hashing: Hashing
 /// `files` is the tree and what [`select`] found in it; none when no source is a path. `fetched` holds the remote
 /// sources by their index. For `--link`, `dest` is an empty root. On an error, what was written stays: the caller
 /// throws the root's changes away.
+///
+/// With [`Writing::Deferring`] files that need not be written are returned instead: `dest`'s changes alone are not the
+/// step's result then. Only for a step that has one source.
 pub fn execute(
     op: &CopyOp,
     files: Option<(&SourceTree, &Selection)>,
     fetched: &mut [(usize, Fetched)],
     dest: &Root,
     context: &CopyContext<'_>,
-) -> Result<(), CopyError> {
+) -> Result<Deferred, CopyError> {
     let whole = |cause| CopyError { index: None, cause };
     let chmod = op.chmod.as_deref().map(Chmod::parse).transpose().map_err(|e| whole(e.into()))?;
     let owner = op.chown.as_deref().map(|spec| workdir::owner(spec, context.users)).transpose().map_err(whole)?;
@@ -129,6 +146,7 @@ pub fn execute(
             for_image: true,
             cancel: Some(context.cancel),
             copier: file::Copier::new(),
+            deferred: (context.writing == Writing::Deferring).then(Deferred::default),
         },
     };
     for (index, source) in op.sources.iter().enumerate() {
@@ -147,7 +165,7 @@ pub fn execute(
             }
         }
     }
-    Ok(())
+    Ok(step.placer.deferred.unwrap_or_default())
 }
 
 struct Step<'a> {
@@ -162,8 +180,7 @@ struct Step<'a> {
 impl Step<'_> {
     fn selected(&mut self, tree: &SourceTree, source: &SelectedSource) -> Result<(), CopyCause> {
         if source.directory {
-            let (to, path) = self.to.for_directory()?;
-            return self.placer.directory(tree, source, to, &path);
+            return self.placer.directory(tree, source, self.to.for_directory()?);
         }
         if let Some(AddOptions { unpack, .. }) = &self.op.add
             && unpack.unwrap_or(true)
@@ -203,7 +220,7 @@ impl Step<'_> {
         let CopyContext { ownership, cancel, .. } = *self.context;
         // An archive's destination is a directory, however it is written.
         let written = format!("{}/", self.op.dest);
-        let (_, path) = Destination::new(self.dest, &written, UNPACK_MODE, self.owner, ownership).for_directory()?;
+        let path = Destination::new(self.dest, &written, UNPACK_MODE, self.owner, ownership).for_directory()?.path;
         archive::unpack(file, cancel, shown, self.dest, &path, self.owner, ownership)?;
         Ok(true)
     }

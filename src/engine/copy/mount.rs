@@ -11,9 +11,8 @@ use rustix::fs::{Mode, OFlags};
 use crate::context::{ContextError, Node, Selection, SourceTree, resolve};
 use crate::path::{self, Attributes, Ownership, PathError, Root, printable};
 
-use super::dest::Spot;
+use super::dest::{Filled, Spot};
 use super::error::CopyCause;
-use super::file::Copier;
 use super::place::Placer;
 
 /// Returns what to mount (`O_PATH`) when the place itself shows exactly `selection`; none: it must be staged.
@@ -35,7 +34,7 @@ pub fn stage_bind(tree: &SourceTree, selection: &Selection, staging: &Root, owne
     let name = b"mount".as_slice();
     let dir = staging.try_clone()?.into_fd();
     let spot = Spot { dir, name: name.to_vec(), path: name.to_vec() };
-    let mut placer = Placer { chmod: None, owner: None, ownership, for_image: false, cancel: None, copier: Copier::new() };
+    let mut placer = Placer::plain(ownership);
     let open = |flags| {
         rustix::fs::openat(staging.as_fd(), name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags, Mode::empty())
             .map_err(|e| CopyCause::Path(PathError::Io { doing: "opening", path: printable(name), source: e.into() }))
@@ -46,7 +45,7 @@ pub fn stage_bind(tree: &SourceTree, selection: &Selection, staging: &Root, owne
         return open(OFlags::empty());
     }
     staging.mkdir_all(name, 0o700, None, ownership)?;
-    placer.directory(tree, source, open(OFlags::DIRECTORY)?, name)?;
+    placer.directory(tree, source, Filled { dir: open(OFlags::DIRECTORY)?, path: name.to_vec(), made: true })?;
     let made = open(OFlags::DIRECTORY)?;
     // The first entry is the directory itself, see `select_mount`.
     if let Some(root) = source.entries.first().filter(|e| e.path.is_empty() && e.node == Node::Directory) {
@@ -60,10 +59,10 @@ pub fn stage_bind(tree: &SourceTree, selection: &Selection, staging: &Root, owne
 /// Copies what `selection` shows, a directory, into the existing directory `root`: the seed of a cache mount.
 pub fn fill(tree: &SourceTree, selection: &Selection, root: &Root, ownership: Ownership) -> Result<(), CopyCause> {
     let Some(source) = selection.sources.first() else { return Err(CopyCause::NotFetched) };
-    let mut placer = Placer { chmod: None, owner: None, ownership, for_image: false, cancel: None, copier: Copier::new() };
+    let mut placer = Placer::plain(ownership);
     let to = root.try_clone()?.into_fd();
     if source.directory {
-        return placer.directory(tree, source, to, b"");
+        return placer.directory(tree, source, Filled { dir: to, path: Vec::new(), made: false });
     }
     let spot = Spot { dir: to, name: source.name.clone(), path: source.name.clone() };
     placer.single(tree, source, &spot)

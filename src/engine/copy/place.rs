@@ -5,6 +5,7 @@
 //! directories, so that no path is resolved twice. A directory's metadata is set when all that it holds is
 //! there: its mode might forbid writing, and its times would move.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -15,7 +16,8 @@ use crate::context::{ContextError, Entry, Node, SelectedSource, SourceTree, open
 use crate::path::{self, Attributes, FileKind, Ownership, PathError, Time, create_file_at, lstat_at, mknod_at, printable, split};
 
 use super::chmod::Chmod;
-use super::dest::Spot;
+use super::deferred::Deferred;
+use super::dest::{Filled, Spot};
 use super::error::CopyCause;
 use super::file::{Copier, Fault};
 use crate::engine::cancel::CancelToken;
@@ -30,6 +32,8 @@ pub(super) struct Placer<'a> {
     /// Whether to end, asked before each file.
     pub(super) cancel: Option<&'a CancelToken>,
     pub(super) copier: Copier,
+    /// Takes files in that need not be written; none: all are.
+    pub(super) deferred: Option<Deferred>,
 }
 
 /// A directory that is being filled.
@@ -40,9 +44,16 @@ struct Level<'a> {
     to: OwnedFd,
     /// What is set when it is full; none: it stays as it is.
     metadata: Option<&'a Entry>,
+    /// This copy made it: nothing is in the way of what goes there.
+    made: bool,
 }
 
 impl Placer<'_> {
+    /// Puts files as they are: for what becomes part of no layer.
+    pub(super) fn plain(ownership: Ownership) -> Self {
+        Self { chmod: None, owner: None, ownership, for_image: false, cancel: None, copier: Copier::new(), deferred: None }
+    }
+
     /// Puts a selected file at `spot`.
     pub(super) fn single(&mut self, tree: &SourceTree, source: &SelectedSource, spot: &Spot) -> Result<(), CopyCause> {
         let Some(entry) = source.entries.first() else { return Ok(()) };
@@ -51,18 +62,25 @@ impl Placer<'_> {
         self.leaf(from.as_fd(), name, &source.path, entry, spot.dir.as_fd(), &spot.name, &spot.path)
     }
 
-    /// Puts what a selected directory holds into the directory `to`, which lies at `to_path` in the image.
-    pub(super) fn directory(&mut self, tree: &SourceTree, source: &SelectedSource, to: OwnedFd, to_path: &[u8]) -> Result<(), CopyCause> {
+    /// Puts what a selected directory holds into the directory `to`.
+    pub(super) fn directory(&mut self, tree: &SourceTree, source: &SelectedSource, to: Filled) -> Result<(), CopyCause> {
+        let Filled { dir: to, path: to_path, made } = to;
         let from = resolve::open_directory(tree.root(), &source.path).map_err(|e| reading(&source.path, e))?;
-        let mut levels = vec![Level { path: b"", from, to, metadata: None }];
-        for entry in &source.entries {
+        let mut levels = vec![Level { path: b"", from, to, metadata: None, made }];
+        // A file with further names is put down: these are linked to it.
+        let linked: HashSet<usize> = source.entries.iter().filter_map(|e| e.hard_link).collect();
+        for (n, entry) in source.entries.iter().enumerate() {
             let Some((parent, name)) = split(&entry.path) else { continue };
             while levels.len() > 1 && levels.last().is_some_and(|l| l.path != parent) {
                 self.leave(&mut levels)?;
             }
             let level = levels.last().expect("the first level is never left");
             let in_tree = below(&source.path, &entry.path);
-            let in_image = below(to_path, &entry.path);
+            let in_image = below(&to_path, &entry.path);
+            let free = level.made && entry.node != Node::Directory && !linked.contains(&n);
+            if free && self.defer(name, entry, &in_tree, &in_image)? {
+                continue;
+            }
             if entry.node == Node::Directory {
                 let next = self.enter(level, name, entry, &in_tree, &in_image)?;
                 levels.push(next);
@@ -79,7 +97,15 @@ impl Placer<'_> {
             self.leave(&mut levels)?;
         }
         let top = levels.pop().expect("the first level is never left");
-        path::set_times(&top.to, source.mtime).map_err(|e| writing("setting the times of", to_path, e))
+        path::set_times(&top.to, source.mtime).map_err(|e| writing("setting the times of", &to_path, e))
+    }
+
+    /// Leaves a file to whoever writes the layer's tar; no: it has to be put down.
+    fn defer(&mut self, name: &[u8], entry: &Entry, in_tree: &[u8], in_image: &[u8]) -> Result<bool, CopyCause> {
+        let Some(mut deferred) = self.deferred.take() else { return Ok(false) };
+        let taken = self.check_name(name, in_image).map(|()| deferred.take(entry, &self.attributes(entry), in_tree, in_image));
+        self.deferred = Some(deferred);
+        taken
     }
 
     fn enter<'e>(&self, level: &Level<'_>, name: &[u8], entry: &'e Entry, in_tree: &[u8], in_image: &[u8]) -> Result<Level<'e>, CopyCause> {
@@ -95,7 +121,7 @@ impl Placer<'_> {
             e => writing("opening directory", in_image, e),
         })?;
         let from = resolve::open_directory_at(level.from.as_fd(), name).map_err(|e| reading(in_tree, e))?;
-        Ok(Level { path: &entry.path, from, to, metadata: (made || !entry.implied).then_some(entry) })
+        Ok(Level { path: &entry.path, from, to, metadata: (made || !entry.implied).then_some(entry), made })
     }
 
     fn leave(&self, levels: &mut Vec<Level<'_>>) -> Result<(), CopyCause> {

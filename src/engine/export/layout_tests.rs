@@ -31,7 +31,7 @@ impl Bench {
 
     fn sources(&self) -> Sources<'_> {
         let policy = Policy { offline: true, ..Policy::default() };
-        Sources { store: &self.store, client: &self.client, policy, host_path: &[], progress: &Silent }
+        Sources { store: &self.store, client: &self.client, policy, host_path: &[], progress: &Silent, pulls: None }
     }
 
     fn exporter(&self) -> Exporter<'_> {

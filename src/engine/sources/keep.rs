@@ -56,9 +56,11 @@ pub(super) fn note_blob(sources: &Sources<'_>, diff_id: &DiffId, blob: &Descript
 }
 
 fn keep_blob(sources: &Sources<'_>, name: &str, descriptor: &Descriptor, open: &Open<'_>) -> Result<(), SourceError> {
-    if sources.store.has_blob(&descriptor.digest)? {
-        return Ok(());
-    }
+    if sources.store.has_blob(&descriptor.digest)? { Ok(()) } else { fetch_blob(sources, name, descriptor, open) }
+}
+
+/// Reads all of a blob into the store.
+pub(super) fn fetch_blob(sources: &Sources<'_>, name: &str, descriptor: &Descriptor, open: &Open<'_>) -> Result<(), SourceError> {
     let task = sources.progress.begin(format!("{name}: layer {}", &descriptor.digest.hex()[..12]));
     let outcome = open(descriptor).and_then(|inner| {
         let inner = Until { inner, progress: sources.progress };

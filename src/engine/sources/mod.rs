@@ -8,11 +8,12 @@
 //! | `load`, `import` | archives that are taken into the store: `ply load`, `ply import` |
 //! | `keep` | (what all of them share: an image's blobs into the store) |
 //! | `unpack` | a layer's blob, made a directory when a step needs its files |
+//! | `pulled` | what a registry described and whose layers come when they are needed |
 //! | `named` | what `--build-context NAME=VALUE` means |
 //!
 //! Resolving reads an index, a manifest and a configuration, each small; layers are neither read nor copied, so
-//! that a build in which nothing changed costs nothing here. The exception is a registry: what is pulled goes
-//! into the store at once, so that the next build needs no network.
+//! that a build in which nothing changed costs nothing here. What is pulled is in the store at the end of the build,
+//! so that the next one needs no network.
 
 mod base;
 mod descend;
@@ -23,6 +24,7 @@ mod keep;
 mod layout;
 mod load;
 mod named;
+mod pulled;
 mod reference;
 mod unpack;
 
@@ -41,6 +43,7 @@ pub use import::ImportRequest;
 pub(in crate::engine) use keep::side_by_side;
 pub use load::Loaded;
 pub use named::{BuildContext, FilesSource, NamedError, parse_build_context};
+pub use pulled::{Missing, Pulls};
 pub use unpack::open_blob;
 
 /// When registries are asked.
@@ -106,6 +109,8 @@ pub struct Sources<'a> {
     pub host_path: &'a [PathBuf],
     /// Who is told.
     pub progress: &'a dyn Progress,
+    /// Takes in images whose layers may come later; none: a pulled image is in the store, whole, once it is resolved.
+    pub pulls: Option<&'a Pulls>,
 }
 
 /// An image that a build can start from.

@@ -3,17 +3,19 @@
 //! What a registry said is remembered with the platform it was asked for ([`Source`]), not as a name: two
 //! platforms of one tag are two images, and `ply images` lists what people named.
 
-use crate::digest::{Digest, LayerId};
+use std::sync::Arc;
+
+use crate::digest::LayerId;
 use crate::image::config::ImageConfig;
 use crate::image::manifest::{DOCUMENT_MAX_BYTES, Descriptor, Document, Manifest};
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::select;
 use crate::registry::{RegistryError, Repository};
-use crate::store::{Image, Source};
+use crate::store::Image;
 
-use super::descend::{self, Fetch, Found};
-use super::keep::{self, Incoming};
+use super::descend::{self, Fetch};
+use super::pulled::PulledImage;
 use super::{BlobPlace, BlobRef, ResolvedImage, ResolvedLayer, SourceError, Sources, unpack};
 
 /// Resolves a reference.
@@ -91,6 +93,9 @@ fn own_blob(sources: &Sources<'_>, manifest: Option<&Manifest>, n: usize) -> Res
 }
 
 fn pull(sources: &Sources<'_>, reference: &Reference, platform: &Platform) -> Result<ResolvedImage, SourceError> {
+    if let Some(image) = sources.pulls.and_then(|pulls| pulls.find(reference, platform)) {
+        return Ok(image.describe());
+    }
     let repository = Repository { host: reference.domain().into(), path: reference.path().into() };
     let name = reference.familiar();
     let from = Remote { sources, repository: &repository, name: &name };
@@ -106,51 +111,16 @@ fn pull(sources: &Sources<'_>, reference: &Reference, platform: &Platform) -> Re
     })();
     sources.progress.end(task);
     let (found, top) = found?;
-    store_pulled(sources, reference, platform, &from, found, top)
-}
-
-fn store_pulled(
-    sources: &Sources<'_>,
-    reference: &Reference,
-    platform: &Platform,
-    from: &Remote<'_>,
-    found: Found,
-    top: Digest,
-) -> Result<ResolvedImage, SourceError> {
-    let layers: Vec<_> = found.config.rootfs.diff_ids.iter().copied().zip(found.manifest.layers.iter().cloned()).collect();
-    let incoming = Incoming {
-        config: &found.config_bytes,
-        manifest: Some(&found.manifest_bytes),
-        platform: descend::platform_of(&found.config),
-        layers,
-        name: from.name,
-    };
-    sources.store.hold(&incoming.layers.iter().map(|(d, _)| LayerId::Diff(*d)).collect::<Vec<_>>())?;
-    let open = |d: &Descriptor| Ok(Box::new(sources.client.open_blob(from.repository, d)) as Box<dyn std::io::Read + Send>);
-    let image = keep::keep(sources, &incoming, sources.client.config().parallel, &open)?;
-    let name = match reference.digest() {
-        Some(digest) => format!("{}@{digest}", reference.name()),
-        None => reference.to_string(),
-    };
-    let checked_secs = sources.policy.now_secs;
-    sources.store.put_source(Source { reference: name, platform: platform.clone(), manifest: top, image, checked_secs })?;
-    sources.store.put_repo_digest(&image, &format!("{}@{top}", reference.name()))?;
-    // Names are looked up among rows that are written.
-    sources.store.flush()?;
-    let layers = incoming.layers.iter().map(|(diff_id, descriptor)| ResolvedLayer {
-        id: LayerId::Diff(*diff_id),
-        diff_id: *diff_id,
-        blob: Some(BlobRef { descriptor: descriptor.clone(), place: BlobPlace::Store, original: true }),
-    });
-    Ok(ResolvedImage {
-        layers: layers.collect(),
-        platform: incoming.platform.clone(),
-        origin: format!("{}@{top}", reference.name()),
-        digest: found.digest,
-        manifest: Some(found.manifest_bytes.clone()),
-        config: found.config,
-        config_bytes: found.config_bytes.clone(),
-    })
+    let image = Arc::new(PulledImage { reference: reference.clone(), platform: platform.clone(), repository, found, top });
+    match sources.pulls {
+        Some(pulls) => pulls.add(&image),
+        None => {
+            image.keep(sources)?;
+            // Names are looked up among rows that are written.
+            sources.store.flush()?;
+        }
+    }
+    Ok(image.describe())
 }
 
 struct Remote<'a> {

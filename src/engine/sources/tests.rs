@@ -14,31 +14,31 @@ use crate::registry::{RegistryConfig, Retry};
 use crate::snapshot::Driver;
 use crate::store::Durability;
 
-struct Bench {
+pub(super) struct Bench {
     dir: tempfile::TempDir,
-    store: Store,
+    pub(super) store: Store,
     client: Client,
     host_path: Vec<PathBuf>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(RegistryConfig::default())
     }
 
-    fn with(config: RegistryConfig) -> Self {
+    pub(super) fn with(config: RegistryConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open_with(&dir.path().join("store"), Durability::Unsynced).unwrap();
         let host_path = ["/usr/bin", "/bin"].map(PathBuf::from).into();
         Self { dir, store, client: Client::new(config), host_path }
     }
 
-    fn sources(&self) -> Sources<'_> {
+    pub(super) fn sources(&self) -> Sources<'_> {
         let policy = Policy { now_secs: 1_700_000_000, ..Policy::default() };
-        Sources { store: &self.store, client: &self.client, policy, host_path: &self.host_path, progress: &Silent }
+        Sources { store: &self.store, client: &self.client, policy, host_path: &self.host_path, progress: &Silent, pulls: None }
     }
 
-    fn offline(&self) -> Sources<'_> {
+    pub(super) fn offline(&self) -> Sources<'_> {
         let sources = self.sources();
         Sources { policy: Policy { offline: true, ..sources.policy }, ..sources }
     }
@@ -48,10 +48,14 @@ impl Bench {
     }
 
     fn unpack(&self, image: &ResolvedImage) -> Result<Vec<PathBuf>, SourceError> {
+        self.unpack_with(&self.sources(), image)
+    }
+
+    pub(super) fn unpack_with(&self, sources: &Sources<'_>, image: &ResolvedImage) -> Result<Vec<PathBuf>, SourceError> {
         let staging = self.store.stage().unwrap();
         let ownership = if rustix::process::geteuid().is_root() { Ownership::Real } else { Ownership::Recorded };
         let driver = Driver::copying(staging.path(), ownership, "a test");
-        self.sources().ensure_layers(&image.layers, &driver, ownership)
+        sources.ensure_layers(&image.layers, &driver, ownership)
     }
 }
 
@@ -63,7 +67,7 @@ fn request(source: ImageSource) -> ImageRequest {
     ImageRequest { source, platform: linux() }
 }
 
-fn reference(text: &str) -> ImageRequest {
+pub(super) fn reference(text: &str) -> ImageRequest {
     request(ImageSource::Reference(text.into()))
 }
 
@@ -72,7 +76,7 @@ fn layout(path: &Path, tag: &str) -> ImageRequest {
 }
 
 /// A tar of files with these contents; a path that ends in `/` is a directory.
-fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
+pub(super) fn tar_of(files: &[(&str, &str)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (path, content) in files {
         let mut header = tar::Header::new_ustar();

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sha2::Digest as _;
 
@@ -101,29 +101,43 @@ impl Sources<'_> {
     }
 
     fn unpack_blob(&self, layer: &ResolvedLayer, blob: &BlobRef, below: Below<'_>, ownership: Ownership) -> Result<PathBuf, SourceError> {
-        let diff_id = layer.diff_id;
-        let failed = |source| SourceError::Unpack { diff_id, source };
         let staging = self.store.stage()?;
         // The layer's own root directory: what the directory in the store will be.
         let dir = staging.path().join("layer");
         std::fs::create_dir(&dir).map_err(SourceError::io(&dir))?;
-        let root = Root::open(&dir).map_err(|e| failed(e.into()))?;
-        let limits = Limits::default();
-        let (_, tar) =
-            layer::decompress(Until { inner: open_blob(self.store, blob)?, progress: self.progress }, limits.max_bytes.saturating_mul(2))
-                .map_err(|source| failed(LayerError::Read { source }))?;
-        let unpacked: Unpacked = layer::unpack(tar, &root, &UnpackOptions { below, ownership, limits }).map_err(failed)?;
-        if unpacked.diff_id != diff_id {
-            return Err(SourceError::DiffId { diff_id, found: unpacked.diff_id });
-        }
+        let unpacked = match self.elsewhere(blob)? {
+            None => self.unpack_stream(layer, open_blob(self.store, blob)?, &dir, below, ownership)?,
+            Some(image) => {
+                self.fetch_beside(&image, &blob.descriptor, |bytes| self.unpack_stream(layer, bytes, &dir, below, ownership))??
+            }
+        };
         // A layer of ours is named by its content: the store vouches for its diff ID, and the bytes have just proven that.
         let content = if let LayerId::Content(content) = layer.id { Some(content) } else { None };
         let facts = LayerFacts { content, size_bytes: unpacked.bytes, entries: unpacked.entries };
         let path = self.store.commit_layer(&dir, &layer.id, facts)?;
-        if layer.id == LayerId::Diff(diff_id) {
-            self.store.put_diff_id(&layer.id, None, diff_id, unpacked.tar_size_bytes)?;
+        if layer.id == LayerId::Diff(layer.diff_id) {
+            self.store.put_diff_id(&layer.id, None, layer.diff_id, unpacked.tar_size_bytes)?;
         }
         Ok(path)
+    }
+
+    /// Unpacks a blob's bytes into the directory `dir`, and makes sure that they have the layer's diff ID.
+    fn unpack_stream(
+        &self,
+        layer: &ResolvedLayer,
+        bytes: impl Read + Send,
+        dir: &Path,
+        below: Below<'_>,
+        ownership: Ownership,
+    ) -> Result<Unpacked, SourceError> {
+        let diff_id = layer.diff_id;
+        let failed = |source| SourceError::Unpack { diff_id, source };
+        let root = Root::open(dir).map_err(|e| failed(e.into()))?;
+        let limits = Limits::default();
+        let (_, tar) = layer::decompress(Until { inner: bytes, progress: self.progress }, limits.max_bytes.saturating_mul(2))
+            .map_err(|source| failed(LayerError::Read { source }))?;
+        let unpacked = layer::unpack(tar, &root, &UnpackOptions { below, ownership, limits }).map_err(failed)?;
+        if unpacked.diff_id == diff_id { Ok(unpacked) } else { Err(SourceError::DiffId { diff_id, found: unpacked.diff_id }) }
     }
 }
 

@@ -14,6 +14,7 @@ mod judges;
 mod metamorphic;
 mod mounts;
 mod outline;
+mod packed;
 mod platforms;
 mod random;
 mod registry;

@@ -1,0 +1,116 @@
+//! A copy that leaves files out, completed, is the copy that writes all: the same changes, the same tar.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use super::super::tests::{op, ownership};
+use super::super::{CopyContext, Writing, execute, select};
+use super::*;
+use crate::context::tests::{later, tree};
+use crate::graph::CopyOp;
+use crate::layer::{self, LayerDigests};
+use crate::path::{Root, Time, set_times};
+use crate::snapshot::diff;
+
+fn copy(op: &CopyOp, tree: &SourceTree, dest: &Path, writing: Writing) -> Deferred {
+    let selection = select(op, tree, later()).unwrap();
+    let (root, cancel) = (Root::open(dest).unwrap(), CancelToken::new());
+    let context = CopyContext { users: &root, ownership: ownership(), now: Time { secs: 7, nanos: 0 }, cancel: &cancel, writing };
+    execute(op, Some((tree, &selection)), &mut [], &root, &context).unwrap()
+}
+
+/// Returns the tar and its digests, times clamped: directories on the way are made now.
+fn tar(deferred: &Deferred, tree: &SourceTree, dest: &Path) -> Result<(Vec<u8>, LayerDigests), LayerError> {
+    let root = Root::open(dest).unwrap().into_fd();
+    let changes = deferred.complete(diff::changes(&root).unwrap());
+    let mut out = Vec::new();
+    let write = |files: &mut dyn FileBytes| layer::write_files_and_digest(&changes, files, Some(1), &mut out);
+    let digests = deferred.reading(tree, root.as_fd(), &CancelToken::new(), write)?;
+    Ok((out, digests))
+}
+
+/// A source tree with something of everything, and sizes around those where the way of reading changes.
+fn source() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join("src").join(name);
+    for d in ["a/deep/er", "b", "empty", "z"] {
+        fs::create_dir_all(at(d)).unwrap();
+    }
+    let small = usize::try_from(SMALL_BYTES).unwrap();
+    for (name, size) in [("a/0", 0), ("a/1", 1), ("a/deep/512", 512), ("b/small", small), ("b/big", small + 1), ("b/bigger", 3 * small + 7)]
+    {
+        fs::write(at(name), vec![u8::try_from(size % 251).unwrap(); size]).unwrap();
+    }
+    for n in 0..70 {
+        fs::write(at(&format!("a/deep/er/f{n}")), format!("{n}").repeat(n)).unwrap();
+    }
+    fs::write(at("top"), "t").unwrap();
+    fs::write(at("z/last-and-empty"), "").unwrap();
+    symlink("../nowhere", at("a/link")).unwrap();
+    fs::set_permissions(at("a/1"), fs::Permissions::from_mode(0o4711)).unwrap();
+    fs::set_permissions(at("b"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::hard_link(at("a/1"), at("b/same")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, at("z/fifo"), rustix::fs::FileType::Fifo, 0o640.into(), 0).unwrap();
+    for name in ["a", "b", "a/deep", "a/deep/er", "empty", "z", ""] {
+        set_times(&fs::File::open(at(name)).unwrap(), Time { secs: 1_000, nanos: 5 }).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn a_completed_copy_is_the_same_layer_as_one_that_wrote_all() {
+    let from = source();
+    let tree = tree(from.path());
+    let plain = |dest| op(&["src"], dest);
+    let cases = [
+        (plain("/src"), true),
+        (plain("/"), true),
+        (plain("/old/"), true),
+        (plain("/new/way/down/"), true),
+        (CopyOp { chown: Some("12:34".into()), chmod: Some("u=rwX,go=rX".into()), ..plain("/x") }, true),
+        (CopyOp { exclude: vec!["**/f1*".into()], ..plain("/x") }, true),
+        (CopyOp { parents: true, ..op(&["src/./a"], "/p/") }, true),
+        (op(&["src/top"], "/f"), false),
+    ];
+    for (op, leaves_out) in cases {
+        let (all, some) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for dest in [&all, &some] {
+            fs::create_dir_all(dest.path().join("old/a/deep")).unwrap();
+            fs::write(dest.path().join("old/a/1"), "in the way").unwrap();
+        }
+        let written = copy(&op, &tree, all.path(), Writing::Everything);
+        assert!(written.is_empty());
+        let want = tar(&written, &tree, all.path()).unwrap();
+        let deferred = copy(&op, &tree, some.path(), Writing::Deferring);
+        assert_eq!(!deferred.is_empty(), leaves_out, "{op:?}");
+        let got = tar(&deferred, &tree, some.path()).unwrap();
+        assert_eq!(got.1, want.1, "{op:?}");
+        assert!(got.0 == want.0, "{op:?}");
+    }
+}
+
+#[test]
+fn a_file_that_changed_since_the_key_was_made_is_an_error() {
+    for name in ["src/a/deep/512", "src/b/bigger", "src/a/0", "src/z/last-and-empty", "src/a/deep/er/f9"] {
+        for change in ["longer", "gone", "link"] {
+            let from = source();
+            let (dest, tree) = (tempfile::tempdir().unwrap(), tree(from.path()));
+            let deferred = copy(&op(&["src"], "/src"), &tree, dest.path(), Writing::Deferring);
+            // Hard links are written at once.
+            let path = from.path().join(name);
+            match change {
+                "longer" => fs::write(&path, vec![1; 5 << 20]).unwrap(),
+                "gone" => fs::remove_file(&path).unwrap(),
+                _ => {
+                    fs::rename(&path, from.path().join("elsewhere")).unwrap();
+                    symlink("/etc/passwd", &path).unwrap();
+                }
+            }
+            match tar(&deferred, &tree, dest.path()) {
+                Err(LayerError::Changed { path }) => assert_eq!(path, name),
+                other => panic!("{name} {change}: {:?}", other.map(|(_, digests)| digests)),
+            }
+        }
+    }
+}
