@@ -199,7 +199,7 @@ pub fn build(
             _ => Results::of(engine, request, &builds)?.write(stdout),
         }
     });
-    let shared = sharing.finish(&builds);
+    let shared = sharing.finish(&builds, outcome.is_ok());
     let outcome = outcome.and_then(|built| shared.map(|()| built)).map_err(unless_cancelled);
     let prebuilt = (request.purpose == Purpose::Prebuild).then(|| Prebuilt::of(&builds, sharing.sent()));
     let outcome = outcome.map(|built| BuildOutcome { prebuilt, ..built });

@@ -52,6 +52,8 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheLocation>,
     /// `--cache-to`: shared caches that are written.
     pub cache_to: Vec<CacheTo>,
+    /// `--cache-mounts`: the ids of cache mounts that go through the shared caches; an empty list is all, none is none.
+    pub cache_mounts: Option<Vec<String>>,
     /// `-o`; empty: the image goes to the store.
     pub outputs: Vec<Output>,
     /// `--iidfile`.

@@ -88,6 +88,9 @@ pub struct BuildArgs {
     /// Give results to a shared cache: type=registry,ref=NAME, type=local,dest=DIR or type=inline[,mode=min|max][,compression=gzip|zstd|uncompressed][,ignore-error=true]
     #[arg(long, value_name = "SPEC")]
     pub cache_to: Vec<String>,
+    /// Carry cache mounts through --cache-to and --cache-from, all or those with these ids: shared, changing data, and whatever commands left there
+    #[arg(long, value_name = "ID,...", num_args = 0..=1, require_equals = true, default_missing_value = "", value_delimiter = ',')]
+    pub cache_mounts: Option<Vec<String>>,
     /// Write the image's ID to this file
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,

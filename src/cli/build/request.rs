@@ -47,6 +47,7 @@ pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<St
             .map(|t| cache::from(t, &env.directory).map_err(|e| flag_error("--cache-from", &e)))
             .collect::<Result<_, _>>()?,
         cache_to: cache_to(args, env)?,
+        cache_mounts: cache_mounts(args)?,
         outputs: outputs(args, env)?,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
@@ -122,6 +123,14 @@ fn cache_to(args: &BuildArgs, env: &Environment) -> Result<Vec<CacheTo>, Failure
         out.push(cache::to("inline", &env.directory).map_err(|e| flag_error("--cache-to", &e))?);
     }
     Ok(out)
+}
+
+/// `--cache-mounts`: without ids all.
+fn cache_mounts(args: &BuildArgs) -> Result<Option<Vec<String>>, Failure> {
+    if args.cache_mounts.is_some() && args.cache_to.is_empty() && args.cache_from.is_empty() {
+        return Err(Failure::usage("--cache-mounts says what goes through --cache-to and --cache-from, and there is neither"));
+    }
+    Ok(args.cache_mounts.as_ref().map(|ids| ids.iter().filter(|id| !id.is_empty()).cloned().collect()))
 }
 
 fn labels(args: &BuildArgs) -> Result<Vec<(String, String)>, Failure> {

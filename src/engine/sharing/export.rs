@@ -207,9 +207,12 @@ impl Sharing<'_> {
     }
 
     /// Sends what could only be known at the end; an error if a cache that was to be written could not be.
-    pub fn finish(&self, builds: &[Build<'_>]) -> Result<(), BuildError> {
+    pub fn finish(&self, builds: &[Build<'_>], built: bool) -> Result<(), BuildError> {
         if !self.engine.cancel.is_cancelled() {
             builds.iter().for_each(Build::send_places);
+            if built {
+                self.send_mounts();
+            }
         }
         let mut failure = None;
         for sink in &self.sinks {

@@ -7,6 +7,7 @@
 //! | `export` | the results of this build's steps, sent while others run |
 //! | `steps` | what a build asks at its steps and at its end |
 //! | `places` | why a step missed, when only another machine knows what was there before |
+//! | `mounts` | what cache mounts hold, when it is to be carried along |
 //! | `inline` | records in an image's own configuration |
 //!
 //! A hit elsewhere is a record only: the layer is known by its content and its blob's descriptor, and is fetched when a
@@ -20,11 +21,12 @@
 mod export;
 mod import;
 mod inline;
+mod mounts;
 mod place;
 mod places;
 mod steps;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -33,6 +35,7 @@ use crate::digest::{CacheKey, LayerId};
 use crate::graph::NodeId;
 use crate::image::reference::Reference;
 use crate::registry::Repository;
+use crate::store::CacheMountId;
 
 use super::Engine;
 use super::error::{BuildError, chain};
@@ -56,6 +59,10 @@ pub(super) struct Sharing<'a> {
     news: Mutex<HashSet<(usize, NodeId)>>,
     /// What other machines had in the places of a stage's steps, by tag.
     places: Mutex<HashMap<String, Arc<OnceLock<Vec<(usize, Places)>>>>>,
+    /// The ids of the cache mounts that are carried along; none at all: all of them. None: they stay here.
+    mounts: Option<Vec<String>>,
+    /// Those that steps used.
+    used_mounts: Mutex<BTreeSet<CacheMountId>>,
     /// Whether the images carry their records.
     pub inline: bool,
 }
@@ -113,6 +120,8 @@ impl<'a> Sharing<'a> {
             queue: Queue::default(),
             news: Mutex::default(),
             places: Mutex::default(),
+            mounts: request.cache_mounts.clone(),
+            used_mounts: Mutex::default(),
             inline,
         })
     }

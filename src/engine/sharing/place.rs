@@ -40,6 +40,8 @@ pub(in crate::engine) enum SharingError {
     Source(#[from] SourceError),
     #[error("reading the layer {layer}")]
     Layer { layer: crate::digest::LayerId, source: LayerError },
+    #[error("reading or writing a cache mount")]
+    Mount { source: LayerError },
     #[error("the layer {layer} is not what its record says: {found}")]
     Lie { layer: crate::digest::LayerId, found: String },
     #[error("{0}")]

@@ -342,7 +342,8 @@ fn prebuilding_warms_all_stages_or_the_named_ones() {
     assert_eq!(prebuild(&first, &["--target", "a", "--target", "b"]).ok().stdout, "2 steps: 0 cached, 2 built\n");
     let done = prebuild(&first, &["--cache-to", &to]).ok();
     assert!(done.stdout.starts_with("4 steps: 2 cached, 2 built; 4 results sent, with "), "{}", done.stdout);
-    assert_eq!(first.ply(&["images", "-q"]).ok().stdout, "");
+    // The base is one, and there is no other.
+    assert_eq!(first.ply(&["images", "-q"]).ok().stdout.lines().count(), 1);
     let second = world(text, "");
     for target in ["a", "b", "c"] {
         let done = second.build(&["--target", target, "--cache-from", &from]).ok();
@@ -351,4 +352,36 @@ fn prebuilding_warms_all_stages_or_the_named_ones() {
     prebuild(&first, &["-t", "x"]).fails(2).says("--tag has no place here");
     prebuild(&first, &["--cache-to", "type=inline"]).fails(2).says("type=inline is for an image");
     prebuild(&first, &["--target", "a", "--target", "nothing"]).fails(1).says("target stage `nothing` could not be found");
+}
+
+#[test]
+fn cache_mounts_are_carried_when_asked_for() {
+    let text = |last: &str| {
+        format!(
+            "FROM base\nRUN --mount=type=cache,target=/c,id=one --mount=type=cache,target=/d,id=two mkdir -p /c/sub && echo 1 > /c/sub/f && ln -s sub/f /c/l && echo 2 > /d/f\nRUN --mount=type=cache,target=/c,id=one --mount=type=cache,target=/d,id=two {last}\n"
+        )
+    };
+    let first = world(&text("true"), "");
+    let cache = first.path("cache");
+    let (to, from) = (format!("type=local,dest={}", cache.display()), format!("type=local,src={}", cache.display()));
+    first.build(&["--cache-to", &to, "--cache-mounts=one"]).ok();
+    // A step that misses sees what the first machine's steps left in the mount that was carried.
+    let ids = |w: &World| w.ply(&["cache", "mounts", "--format", "{{.ID}}"]).ok().stdout;
+    let second = world(&text("ls /d > /seen; cat /c/l >> /seen"), "");
+    second.build(&["-t", "t", "--cache-from", &from, "--cache-mounts"]).ok();
+    assert_eq!(second.out(&["cat", "/seen"]), "1\n");
+    assert_eq!(ids(&second), "one\ntwo\n");
+    // Not unless it is asked for, and not with --no-cache.
+    for flags in [&["--cache-from", &from][..], &["--cache-from", &from, "--cache-mounts", "--no-cache-filter", "last"]] {
+        let third = world(
+            &text("ls /c /d > /seen").replace(
+                "\nRUN --mount=type=cache,target=/c,id=one --mount=type=cache,target=/d,id=two ls",
+                "\nFROM base AS last\nRUN --mount=type=cache,target=/c,id=one --mount=type=cache,target=/d,id=two ls",
+            ),
+            "",
+        );
+        third.build(&[flags, &["-t", "t"]].concat()).ok();
+        assert_eq!(third.out(&["cat", "/seen"]), "/c:\n\n/d:\n");
+    }
+    first.build(&["--cache-mounts"]).fails(2).says("there is neither");
 }
