@@ -14,6 +14,7 @@
 //! | record | a step's key | what the step gave: its inputs, its layer, the layer's blob | once |
 //! | selection | a tree's state and what is taken from it | the content of that: lets a `COPY --from` be keyed without the tree | once |
 //! | places | Dockerfile, stage, instruction | the last inputs of the steps there, to explain a miss | by each build |
+//! | plan | Dockerfile | the tags of a build's records and selections, to ask for them all at once | by each build that wrote something new |
 //! | mount | a cache mount's id | its files, as one tar | by each build that is told to |
 //!
 //! Pure. What a newcomer gets wrong is whom to trust: a record says what its key is *of*, and that is derived again, but

@@ -27,6 +27,7 @@ pub enum Kind {
     Record,
     Selection,
     Places,
+    Plan,
     Mount,
 }
 
@@ -37,6 +38,7 @@ impl Kind {
             Self::Record => "application/vnd.plywood.cache.record.v1+json",
             Self::Selection => "application/vnd.plywood.cache.selection.v1+json",
             Self::Places => "application/vnd.plywood.cache.places.v1+json",
+            Self::Plan => "application/vnd.plywood.cache.plan.v1+json",
             Self::Mount => "application/vnd.plywood.cache.mount.v1+json",
         }
     }
@@ -48,6 +50,7 @@ impl fmt::Display for Kind {
             Self::Record => "record",
             Self::Selection => "selection",
             Self::Places => "places",
+            Self::Plan => "plan",
             Self::Mount => "mount",
         })
     }

@@ -5,6 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::cli::build::BuildArgs;
+use crate::cli::build::request::flag_error;
+use crate::cli::environment::Environment;
+use crate::cli::failure::Failure;
 use crate::cli::values::{ValueError, boolean, compression, fields, nearest};
 use crate::engine::request::{CacheLocation, CacheMode, CacheTo, Compression};
 use crate::image::reference::Reference;
@@ -27,8 +31,30 @@ const TO: [&str; 13] = [
 ];
 const NOT_OURS: &str = ": a registry or a directory serves in its place (type=registry, type=local)";
 
+/// Reads all `--cache-from`.
+pub fn all_from(args: &BuildArgs, env: &Environment) -> Result<Vec<CacheLocation>, Failure> {
+    let given = args.cache_from.iter().filter(|t| !t.is_empty());
+    given.map(|t| from(t, &env.directory).map_err(|e| flag_error("--cache-from", &e))).collect()
+}
+
+/// Reads all `--cache-to`; `BUILDKIT_INLINE_CACHE` as a build argument is docker's older word for `type=inline`.
+pub fn all_to(args: &BuildArgs, env: &Environment) -> Result<Vec<CacheTo>, Failure> {
+    let old = args.build_arg.iter().rev().find_map(|a| a.strip_prefix("BUILDKIT_INLINE_CACHE="));
+    let old = old.filter(|v| boolean(v).unwrap_or(false)).map(|_| "inline");
+    let given = args.cache_to.iter().map(String::as_str).filter(|t| !t.is_empty()).chain(old);
+    given.map(|t| to(t, &env.directory).map_err(|e| flag_error("--cache-to", &e))).collect()
+}
+
+/// Reads `--cache-mounts`: without ids all.
+pub fn mounts(args: &BuildArgs) -> Result<Option<Vec<String>>, Failure> {
+    if args.cache_mounts.is_some() && args.cache_to.is_empty() && args.cache_from.is_empty() {
+        return Err(Failure::usage("--cache-mounts says what goes through --cache-to and --cache-from, and there is neither"));
+    }
+    Ok(args.cache_mounts.as_ref().map(|ids| ids.iter().filter(|id| !id.is_empty()).cloned().collect()))
+}
+
 /// Reads one `--cache-from`; `here` is the working directory.
-pub fn from(text: &str, here: &Path) -> Result<CacheLocation, ValueError> {
+fn from(text: &str, here: &Path) -> Result<CacheLocation, ValueError> {
     let fields = fields(text)?;
     if let [(_, None)] = fields.as_slice() {
         return reference(text);
@@ -56,7 +82,7 @@ pub fn from(text: &str, here: &Path) -> Result<CacheLocation, ValueError> {
 }
 
 /// Reads one `--cache-to`.
-pub fn to(text: &str, here: &Path) -> Result<CacheTo, ValueError> {
+fn to(text: &str, here: &Path) -> Result<CacheTo, ValueError> {
     let fields = fields(text)?;
     let plain = |location| CacheTo { location, mode: CacheMode::Min, compression: Compression::Gzip, ignore_error: false };
     if let [(word, None)] = fields.as_slice() {

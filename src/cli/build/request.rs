@@ -13,7 +13,7 @@ use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::values::{self, ValueError};
 use crate::engine::request::{
-    ArchiveOutput, BuildRequest, CacheTo, Compression, ContextSource, Destination, DockerfileSource, Output, PushAs, PushOutput, Secret,
+    ArchiveOutput, BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Output, PushAs, PushOutput, Secret,
     SecretSource,
 };
 use crate::image::platform::Platform;
@@ -40,14 +40,9 @@ pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<St
         no_cache: args.no_cache,
         no_cache_filter: args.no_cache_filter.clone(),
         pull: args.pull,
-        cache_from: args
-            .cache_from
-            .iter()
-            .filter(|t| !t.is_empty())
-            .map(|t| cache::from(t, &env.directory).map_err(|e| flag_error("--cache-from", &e)))
-            .collect::<Result<_, _>>()?,
-        cache_to: cache_to(args, env)?,
-        cache_mounts: cache_mounts(args)?,
+        cache_from: cache::all_from(args, env)?,
+        cache_to: cache::all_to(args, env)?,
+        cache_mounts: cache::mounts(args)?,
         outputs: outputs(args, env)?,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
@@ -66,7 +61,7 @@ pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<St
     Ok((request, notices))
 }
 
-fn flag_error(flag: &str, error: &ValueError) -> Failure {
+pub(super) fn flag_error(flag: &str, error: &ValueError) -> Failure {
     Failure::usage(format!("{flag}: {error}"))
 }
 
@@ -111,26 +106,6 @@ fn build_args(args: &BuildArgs, env: &Environment) -> Result<BTreeMap<String, St
         out.insert(EPOCH.into(), epoch.into());
     }
     Ok(out)
-}
-
-/// `--cache-to`; `BUILDKIT_INLINE_CACHE` as a build argument is docker's older word for `type=inline`.
-fn cache_to(args: &BuildArgs, env: &Environment) -> Result<Vec<CacheTo>, Failure> {
-    let given = args.cache_to.iter().filter(|t| !t.is_empty());
-    let mut out: Vec<CacheTo> =
-        given.map(|t| cache::to(t, &env.directory).map_err(|e| flag_error("--cache-to", &e))).collect::<Result<_, _>>()?;
-    let inline = args.build_arg.iter().rev().find_map(|a| a.strip_prefix("BUILDKIT_INLINE_CACHE="));
-    if inline.is_some_and(|v| values::boolean(v).unwrap_or(false)) {
-        out.push(cache::to("inline", &env.directory).map_err(|e| flag_error("--cache-to", &e))?);
-    }
-    Ok(out)
-}
-
-/// `--cache-mounts`: without ids all.
-fn cache_mounts(args: &BuildArgs) -> Result<Option<Vec<String>>, Failure> {
-    if args.cache_mounts.is_some() && args.cache_to.is_empty() && args.cache_from.is_empty() {
-        return Err(Failure::usage("--cache-mounts says what goes through --cache-to and --cache-from, and there is neither"));
-    }
-    Ok(args.cache_mounts.as_ref().map(|ids| ids.iter().filter(|id| !id.is_empty()).cloned().collect()))
 }
 
 fn labels(args: &BuildArgs) -> Result<Vec<(String, String)>, Failure> {

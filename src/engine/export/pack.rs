@@ -35,10 +35,10 @@ pub(super) fn pack_all(exporter: &Exporter<'_>, image: &FinishedImage, wanted: C
 
 /// Finds or makes one layer's blob.
 pub(in crate::engine) fn pack(exporter: &Exporter<'_>, layer: &FinishedLayer, wanted: Compression) -> Result<BlobRef, ExportError> {
-    if let LayerSource::Blob(blob) = &layer.source {
-        if fits(blob, wanted) {
-            return Ok(BlobRef { descriptor: as_oci(&blob.descriptor), ..blob.clone() });
-        }
+    if let LayerSource::Blob(blob) = &layer.source
+        && fits(blob, wanted)
+    {
+        return Ok(BlobRef { descriptor: as_oci(&blob.descriptor), ..blob.clone() });
     }
     let label = label(wanted);
     for known in exporter.store.layer_blobs(&layer.diff_id)? {

@@ -88,12 +88,13 @@ impl Queue {
     }
 }
 
-/// Closes the queue however the work beside it ends.
-struct Closing<'q>(&'q Queue);
+/// Lets the threads beside the work end, however it ends.
+struct Closing<'s>(&'s Sharing<'s>);
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.queue.close();
+        self.0.ahead.end();
     }
 }
 
@@ -103,16 +104,20 @@ impl Sharing<'_> {
         !self.sinks.is_empty()
     }
 
-    /// Does `work` while results are sent, and returns when all are.
+    /// Does `work` while results are sent and asked for, and returns when all are sent.
     pub fn alongside<T>(&self, builds: &[Build<'_>], work: impl FnOnce() -> T) -> T {
-        if self.sinks.is_empty() {
+        if self.sinks.is_empty() && self.sources.is_empty() {
             return work();
         }
         std::thread::scope(|scope| {
-            for _ in 0..WORKERS {
+            let workers = if self.sinks.is_empty() { 0 } else { WORKERS };
+            for _ in 0..workers {
                 scope.spawn(|| self.send_all(builds));
             }
-            let _closing = Closing(&self.queue);
+            if !self.sources.is_empty() {
+                scope.spawn(|| self.ask_ahead(builds));
+            }
+            let _closing = Closing(self);
             work()
         })
     }
@@ -150,6 +155,7 @@ impl Sharing<'_> {
         match job {
             Job::Selection { memory, body, .. } => {
                 let tag = tag::of_selection(memory);
+                locked(&sink.tags).insert(tag.clone());
                 if sink.place.object(Kind::Selection, &tag).is_ok_and(|found| found.is_some()) {
                     return Ok(());
                 }
@@ -158,6 +164,7 @@ impl Sharing<'_> {
             Job::Step { at, node, record, layer } => {
                 let from_there = self.elsewhere(&layer.id)?.is_some_and(|e| self.place_of(&e).is(&sink.place));
                 let tag = tag::of_record(&record.key);
+                locked(&sink.tags).insert(tag.clone());
                 if from_there || self.has_record(sink, &tag, record)? {
                     return Ok(());
                 }
@@ -210,6 +217,7 @@ impl Sharing<'_> {
     pub fn finish(&self, builds: &[Build<'_>], built: bool) -> Result<(), BuildError> {
         if !self.engine.cancel.is_cancelled() {
             builds.iter().for_each(Build::send_places);
+            self.send_plans(builds);
             if built {
                 self.send_mounts();
             }

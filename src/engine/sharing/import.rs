@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::place::{Place, SharingError};
-use super::{Sharing, Source, locked};
+use super::{Sharing, locked};
 use crate::cache::index::Index as _;
 use crate::cache::record::Record;
 use crate::cache::remote::object::Kind;
@@ -38,23 +38,19 @@ impl Sharing<'_> {
     /// Returns the record of a key that a shared cache has. Its layer is known from then on, and may be fetched.
     pub fn lookup(&self, key: &CacheKey) -> Result<Option<Record>, SharingError> {
         for (number, source) in self.asked() {
-            match self.lookup_in(source, key) {
-                Ok(Some(found)) => return self.take(number, found).map(Some),
-                Ok(None) => {}
-                // Somebody wrote nonsense under this one tag.
-                Err(SharingError::Object(_)) => {}
-                Err(e) => self.give_up(source, &e),
+            let found = match self.inline_records(source).get(key) {
+                Some(found) => Some(found.clone()),
+                None => {
+                    let object = self.answer(number, Kind::Record, &tag::of_record(key));
+                    // What is not this key's record is none.
+                    object.and_then(|(parts, body)| SharedRecord::parse(key, &parts, &body).ok())
+                }
+            };
+            if let Some(found) = found {
+                return self.take(number, found).map(Some);
             }
         }
         Ok(None)
-    }
-
-    fn lookup_in(&self, source: &Source<'_>, key: &CacheKey) -> Result<Option<SharedRecord>, SharingError> {
-        if let Some(found) = self.inline_records(source).get(key) {
-            return Ok(Some(found.clone()));
-        }
-        let found = source.place.object(Kind::Record, &tag::of_record(key))?;
-        found.map(|(parts, body)| Ok(SharedRecord::parse(key, &parts, &body)?)).transpose()
     }
 
     fn take(&self, source: usize, found: SharedRecord) -> Result<Record, SharingError> {
@@ -78,14 +74,8 @@ impl Sharing<'_> {
 
     /// Returns what the shared caches know of a selection, as the builds that made it wrote it.
     pub fn selection(&self, memory: &str) -> Option<Vec<u8>> {
-        for (_, source) in self.asked() {
-            match source.place.object(Kind::Selection, &tag::of_selection(memory)) {
-                Ok(Some((_, body))) => return Some(body),
-                Ok(None) | Err(SharingError::Object(_)) => {}
-                Err(e) => self.give_up(source, &e),
-            }
-        }
-        None
+        let tag = tag::of_selection(memory);
+        self.asked().find_map(|(number, _)| self.answer(number, Kind::Selection, &tag)).map(|(_, body)| body)
     }
 
     /// Returns a layer that is known by its record only.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `place` | a registry's repository or a directory: objects and blobs |
 //! | `import` | a key → another machine's record; a layer's files, when somebody needs them |
+//! | `ahead` | what a build will ask for, fetched before it does |
 //! | `export` | the results of this build's steps, sent while others run |
 //! | `steps` | what a build asks at its steps and at its end |
 //! | `places` | why a step missed, when only another machine knows what was there before |
@@ -18,6 +19,7 @@
 //! What a newcomer gets wrong: a record from elsewhere does not enter the store's index before its layer is here and has
 //! proven to be what the record says.
 
+mod ahead;
 mod export;
 mod import;
 mod inline;
@@ -42,6 +44,7 @@ use super::error::{BuildError, chain};
 use super::event::Event;
 use super::request::{BuildRequest, CacheLocation, CacheTo};
 
+use ahead::Ahead;
 use export::Queue;
 pub(super) use export::open_at;
 use import::Elsewhere;
@@ -55,10 +58,11 @@ pub(super) struct Sharing<'a> {
     /// The layers that hits elsewhere brought.
     layers: Mutex<HashMap<LayerId, Arc<Elsewhere>>>,
     queue: Queue,
+    ahead: Ahead,
     /// Which nodes' results were new to a sink.
     news: Mutex<HashSet<(usize, NodeId)>>,
     /// What other machines had in the places of a stage's steps, by tag.
-    places: Mutex<HashMap<String, Arc<OnceLock<Vec<(usize, Places)>>>>>,
+    places: Mutex<HashMap<String, FoundPlaces>>,
     /// The ids of the cache mounts that are carried along; none at all: all of them. None: they stay here.
     mounts: Option<Vec<String>>,
     /// Those that steps used.
@@ -66,6 +70,9 @@ pub(super) struct Sharing<'a> {
     /// Whether the images carry their records.
     pub inline: bool,
 }
+
+/// What each source, by number, has in some places; set once it was asked.
+type FoundPlaces = Arc<OnceLock<Vec<(usize, Places)>>>;
 
 /// A cache that is asked.
 struct Source<'a> {
@@ -86,6 +93,8 @@ struct Sink<'a> {
     broken: AtomicBool,
     error: Mutex<Option<String>>,
     sent: Counts,
+    /// The tags of this build's results there.
+    tags: Mutex<BTreeSet<String>>,
 }
 
 /// What was sent.
@@ -108,8 +117,8 @@ impl<'a> Sharing<'a> {
         for to in &request.cache_to {
             let Some(location) = &to.location else { continue };
             let (place, name) = place(engine, location)?;
-            let (broken, error, sent) = (AtomicBool::new(false), Mutex::default(), Counts::default());
-            sinks.push(Sink { place, name, to: to.clone(), broken, error, sent });
+            let (broken, error, sent, tags) = (AtomicBool::new(false), Mutex::default(), Counts::default(), Mutex::default());
+            sinks.push(Sink { place, name, to: to.clone(), broken, error, sent, tags });
         }
         let inline = request.cache_to.iter().any(|to| to.location.is_none());
         Ok(Self {
@@ -118,6 +127,7 @@ impl<'a> Sharing<'a> {
             sinks,
             layers: Mutex::default(),
             queue: Queue::default(),
+            ahead: Ahead::default(),
             news: Mutex::default(),
             places: Mutex::default(),
             mounts: request.cache_mounts.clone(),

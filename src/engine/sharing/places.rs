@@ -35,15 +35,9 @@ impl Sharing<'_> {
             let mut found = Vec::new();
             for (number, source) in self.asked() {
                 let tag = tag::of_places(&source.name, dockerfile, stage, kind);
-                let places = source
-                    .place
-                    .object(Kind::Places, &tag)
-                    .and_then(|object| object.map(|(parts, body)| Places::parse(&parts, &body).map_err(SharingError::from)).transpose());
-                match places {
-                    Ok(places) => found.extend(places.map(|p| (number, p))),
-                    Err(SharingError::Object(_)) => {}
-                    Err(e) => self.give_up(source, &e),
-                }
+                let object = self.answer(number, Kind::Places, &tag);
+                let places = object.and_then(|(parts, body)| Places::parse(&parts, &body).ok());
+                found.extend(places.map(|p| (number, p)));
             }
             found
         });
@@ -114,7 +108,7 @@ impl Build<'_> {
     }
 
     /// The Dockerfile's base name: what machines have in common of it.
-    fn dockerfile_name(&self) -> &str {
+    pub(super) fn dockerfile_name(&self) -> &str {
         let name = self.graph.source.name();
         name.rsplit_once('/').map_or(name, |(_, base)| base)
     }

@@ -69,8 +69,8 @@ fn another_machine_takes_every_step_and_moves_no_layer() {
         .collect();
     assert!(moved.is_empty(), "{moved:?}");
     let lookups = asked.iter().filter(|r| r.contains("/team/cache/")).count();
-    // One for each step, one for each of the two selections, one for an image of that name.
-    assert_eq!(lookups, STEPS + 3, "{asked:?}");
+    // One for each step, one for each of the two selections, one for an image of that name, one for the plan.
+    assert_eq!(lookups, STEPS + 4, "{asked:?}");
 
     // Without a push the image is put together here, of the result's layers alone.
     let third = world(STAGES, "one");
