@@ -111,6 +111,11 @@ impl<'a> Sharing<'a> {
         let mut sources = Vec::new();
         for location in &request.cache_from {
             let (place, name) = place(engine, location)?;
+            if let Place::Directory(dir) = &place
+                && !dir.is_dir()
+            {
+                engine.observer.event(Event::Notice(format!("the cache {} is not there yet", dir.display())));
+            }
             sources.push(Source { place, name, inline: OnceLock::new(), broken: AtomicBool::new(false) });
         }
         let mut sinks = Vec::new();

@@ -112,46 +112,109 @@ fn a_cache_of_the_result_alone_has_no_other_steps() {
 }
 
 #[test]
-fn privileged_root_and_a_user_share_a_cache() {
+fn privileged_root_and_users_share_a_cache() {
     if !is_root() {
         return skipped("not root");
     }
-    let Some(account) = super::users::Account::new("sc", true) else { return };
-    let text = "FROM base\nCOPY --chown=5:6 --chmod=4755 f /x\nRUN ls -l /x > /seen; rm /x && mkdir -m 700 /d && ln -s d /l\n";
-    let (root, user) = (world(text, "x"), world(text, "x"));
-    let cache = tempfile::Builder::new().prefix("ply-e2e-").tempdir().unwrap();
-    let run = |w: &World, account: Option<&str>, flags: &str| -> Done {
+    let text = "FROM base\nCOPY --chown=5:6 --chmod=4755 f /x\nRUN rm -f /x && mkdir -m 700 /d && ln -s d /l\n";
+    let run = |w: &World, account: Option<&str>, cache: &Path, flag: &str| -> Done {
         let ply = w.path("ply");
         std::fs::copy(&w.ply, &ply).unwrap();
         let dir = w.dir.path().display();
         let script = format!(
-            "cd {dir} && HOME={dir}/home PLY_STORE={dir}/store {} build --progress=plain --build-context {} {flags} ctx",
+            "cd {dir} && HOME={dir}/home PLY_STORE={dir}/store {} build --progress=plain --build-context {} {flag} ctx",
             ply.display(),
             super::BASE
         );
         let mut command = Command::new(if account.is_some() { "runuser" } else { "sh" });
         if let Some(name) = account {
-            let owned = Command::new("chown").args(["-R", name]).args([w.dir.path(), cache.path()]).status().unwrap();
+            let owned = Command::new("chown").args(["-R", name]).args([w.dir.path(), cache]).status().unwrap();
             assert!(owned.success());
             command.args(["-u", name, "--", "sh"]);
         }
         command.args(["-c", &script]).output().unwrap().into()
     };
-    let (to, from) = (
-        format!("--cache-to type=local,dest={}", cache.path().display()),
-        format!("--cache-from type=local,src={}", cache.path().display()),
-    );
-    let made = run(&root, None, &to).ok();
-    let taken = run(&user, Some(account.name()), &from).ok();
-    cached(&taken, 2);
-    assert_eq!(taken.stdout, made.stdout);
-    // And back: what a user built, root takes.
-    std::fs::remove_dir_all(cache.path().join("objects")).unwrap();
-    run(&user, Some(account.name()), &to).ok();
-    let fresh = world(text, "x");
-    let back = run(&fresh, None, &from).ok();
-    cached(&back, 2);
-    assert_eq!(back.stdout, made.stdout);
+    // With many ids, and with one: owners are recorded then.
+    for (tag, ranges) in [("sca", true), ("scb", false)] {
+        let Some(account) = super::users::Account::new(tag, ranges) else { return };
+        let user = Some(account.name());
+        let cache = tempfile::Builder::new().prefix("ply-e2e-").tempdir().unwrap();
+        let (to, from) = (
+            format!("--cache-to type=local,dest={}", cache.path().display()),
+            format!("--cache-from type=local,src={}", cache.path().display()),
+        );
+        let made = run(&world(text, "x"), None, cache.path(), &to).ok();
+        let second = world(text, "x");
+        let taken = run(&second, user, cache.path(), &from).ok();
+        cached(&taken, 2);
+        assert_eq!(taken.stdout, made.stdout);
+        // And back: what a user built, root takes.
+        std::fs::remove_dir_all(cache.path().join("objects")).unwrap();
+        run(&second, user, cache.path(), &to).ok();
+        let back = run(&world(text, "x"), None, cache.path(), &from).ok();
+        cached(&back, 2);
+        assert_eq!(back.stdout, made.stdout);
+    }
+}
+
+#[test]
+fn a_clamp_of_times_is_kept_whoever_made_the_layer() {
+    let text = "FROM base\nRUN echo 1 > /a\nCOPY f /f\n";
+    let clamp = ["--build-arg", "SOURCE_DATE_EPOCH=1500000000"];
+    for (first_flags, second_flags) in [(&[][..], &clamp[..]), (&clamp[..], &[][..]), (&clamp[..], &clamp[..])] {
+        let first = world(text, "x");
+        let cache = first.path("cache");
+        first.build(&[first_flags, &["--cache-to", &format!("type=local,dest={}", cache.display())]].concat()).ok();
+        let second = world(text, "x");
+        let taken = second.build(&[second_flags, &["--cache-from", &format!("type=local,src={}", cache.display())]].concat()).ok();
+        cached(&taken, 2);
+        let layers = |w: &World, id: &str| w.ply(&["inspect", "--format", "{{json .RootFS.Layers}}", id.trim()]).ok().stdout;
+        if !second_flags.is_empty() {
+            let same = first.build(second_flags).ok();
+            assert_eq!(taken.stdout, same.stdout);
+            assert_eq!(layers(&second, &taken.stdout), layers(&first, &same.stdout));
+        }
+        // The tar is written anew and compared.
+        let dest = format!("type=oci,compression=uncompressed,dest={}", second.path("o.tar").display());
+        second.build(&[second_flags, &["-o", &dest]].concat()).ok();
+        second.ply(&["fsck"]).ok();
+    }
+}
+
+#[test]
+fn layers_go_from_one_cache_to_another_registry() {
+    let text = "FROM base\nRUN echo 1 > /a\nRUN true\n";
+    let (first, other) = (world(text, ""), World::new());
+    let (Some(from), Some(to)) = (Registry::start(&first), Registry::start(&other)) else { return };
+    let cache = format!("{}/c", from.host());
+    let directory = first.path("cache");
+    let local = format!("type=local,dest={}", directory.display());
+    let made = first.build(&["--cache-to", &format!("type=registry,ref={cache}"), "--cache-to", &local]).ok();
+    let local = format!("type=local,src={}", directory.display());
+    // Fetched and sent; and packed anew where another compression is wanted. The second cache gets them too.
+    for (n, (source, output)) in [
+        (&cache, "type=registry"),
+        (&local, "type=registry"),
+        (&cache, "type=registry,compression=zstd"),
+        (&local, "type=registry,compression=uncompressed"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let w = world(text, "");
+        let name = format!("{}/app:{n}", to.host());
+        let second = format!("{}/c{n}", to.host());
+        let args = ["-t", &name, "-o", output, "--cache-from", source, "--cache-to", &format!("type=registry,ref={second}")];
+        let done = w.build(&args).ok();
+        cached(&done, 2);
+        assert_eq!(done.stdout, made.stdout);
+        let puller = World::new();
+        puller.ply(&["pull", &name]).ok();
+        assert_eq!(puller.ply(&["run", "--rm", &name, "cat", "/a"]).ok().stdout, "1\n");
+        let again = world(text, "");
+        cached(&again.build(&["-t", "t", "--cache-from", &second]).ok(), 2);
+        assert_eq!(again.out(&["cat", "/a"]), "1\n");
+    }
 }
 
 #[test]
