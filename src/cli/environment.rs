@@ -98,9 +98,13 @@ impl Environment {
         files.extend(self.variable("REGISTRY_AUTH_FILE").map(|f| self.directory.join(f)));
         files.extend(self.docker_config());
         files.extend(self.absolute("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json")));
-        let config = self.absolute("XDG_CONFIG_HOME").or_else(|| self.home().map(|h| h.join(".config")));
-        files.extend(config.map(|d| d.join("containers/auth.json")));
+        files.extend(self.config_home().map(|d| d.join("containers/auth.json")));
         files
+    }
+
+    /// Returns the directory of the caller's configuration: `$XDG_CONFIG_HOME`, else `~/.config`.
+    pub fn config_home(&self) -> Option<PathBuf> {
+        self.absolute("XDG_CONFIG_HOME").or_else(|| self.home().map(|h| h.join(".config")))
     }
 
     /// Returns docker's configuration file.

@@ -8,8 +8,8 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
+use crate::cli::registries;
 use crate::cli::session::Session;
-use crate::cli::transfer;
 use crate::registry::{Client, Credential, Logins, host_of};
 use crate::ui::out;
 
@@ -49,7 +49,7 @@ pub fn run(args: &LoginArgs, session: &Session) -> Result<(), Failure> {
     if user.is_empty() || password.is_empty() {
         return Err(Failure::message("the user and the password must not be empty"));
     }
-    let config = transfer::registry_config(&session.env);
+    let config = registries::config(&session.env)?;
     let client = Client::new(config.clone());
     let credential = Credential::Password { user: user.clone(), password: password.clone() };
     let asks = client.check_login(&host, &credential).map_err(|e| Failure::of(&e))?;

@@ -27,6 +27,7 @@ pub mod prune;
 pub mod ps;
 pub mod pull;
 pub mod push;
+pub mod registries;
 pub mod rm;
 pub mod rmi;
 pub mod run;

@@ -7,7 +7,8 @@ use crate::cli::session::Session;
 use crate::cli::{stored, transfer, values};
 use crate::engine::export::{Exporter, Pushed};
 use crate::engine::request::{Compression, PushAs};
-use crate::engine::sources::Sources;
+use crate::engine::sources::{Several, Sources, several_of};
+use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::store::Store;
 use crate::ui::out;
@@ -21,6 +22,9 @@ pub struct PushArgs {
     /// Push all tags of the repository
     #[arg(short, long)]
     pub all_tags: bool,
+    /// Push the image for this platform alone, where the name stands for several
+    #[arg(long, value_name = "OS/ARCH", value_parser = values::platform)]
+    pub platform: Option<Platform>,
     /// How layers are compressed that did not come so
     #[arg(long, value_name = "gzip|zstd|uncompressed", default_value = "gzip", value_parser = values::compression, hide_default_value = true)]
     pub compression: Compression,
@@ -65,9 +69,31 @@ fn tags(store: &Store, args: &PushArgs) -> Result<Vec<Reference>, Failure> {
 }
 
 fn push(name: &Reference, args: &PushArgs, sources: &Sources<'_>, store: &Store) -> Result<Pushed, Failure> {
-    let image = stored::exported(&name.to_string(), Vec::new(), sources, store)?;
+    let text = name.to_string();
+    let image = stored::find(store, &text)?;
+    let several = several_of(store, &text, &image.id).map_err(|e| Failure::of(&e))?.filter(|_| args.platform.is_none());
     let exporter = Exporter { store, progress: sources.progress };
-    let pushed = exporter.push(&[image], name, PushAs::Tag, args.compression, sources.client);
+    let pushed = match &several {
+        Some(several @ Several { index: Some(index), .. }) => {
+            let pushed = exporter.push_index(several, index, name, sources.client);
+            pushed.map(|(pushed, left_out)| {
+                if !left_out.is_empty() {
+                    out::say(&format!("{}: left out {}, not pulled: the index is another one\n", name.familiar(), left_out.join(", ")));
+                }
+                pushed
+            })
+        }
+        _ => {
+            let ids = several.map_or_else(|| vec![image.id], |s| s.images);
+            let ids = match &args.platform {
+                Some(platform) => vec![stored::of_platform(store, &text, &image, platform)?.id],
+                None => ids,
+            };
+            let images =
+                ids.iter().map(|id| stored::exported(&id.to_string(), Vec::new(), sources, store)).collect::<Result<Vec<_>, _>>()?;
+            exporter.push(&images, name, PushAs::Tag, args.compression, sources.client)
+        }
+    };
     let pushed = pushed.map_err(|e| Failure::of(&e))?;
     store.flush().map_err(|e| Failure::of(&e))?;
     Ok(pushed)

@@ -9,6 +9,7 @@ use crate::cli::session::Session;
 use crate::cli::{stored, transfer, values};
 use crate::engine::export::{Exporter, FinishedImage};
 use crate::engine::request::{ArchiveOutput, Compression, Destination};
+use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 
 /// Save images to an archive
@@ -23,6 +24,9 @@ pub struct SaveArgs {
     /// Docker's archive (a layout with a manifest.json), or a plain OCI layout
     #[arg(long, value_enum, default_value = "docker")]
     pub format: Format,
+    /// Which image, where a name stands for several [default: the one that `ply images` lists]
+    #[arg(long, value_name = "OS/ARCH", value_parser = values::platform)]
+    pub platform: Option<Platform>,
     /// How layers are compressed that did not come so
     #[arg(long, value_name = "gzip|zstd|uncompressed", default_value = "gzip", value_parser = values::compression, hide_default_value = true)]
     pub compression: Compression,
@@ -53,7 +57,11 @@ pub fn run(args: &SaveArgs, session: &Session) -> Result<(), Failure> {
             let image = stored::find(store, text)?;
             // An id gives no name.
             let name = Reference::parse(text).ok().map(|r| r.tagged().to_string()).filter(|n| image.names.contains(n));
-            let image = stored::exported(text, name.into_iter().collect(), sources, store)?;
+            let id = match &args.platform {
+                Some(platform) => stored::of_platform(store, text, &image, platform)?.id,
+                None => image.id,
+            };
+            let image = stored::exported(&id.to_string(), name.into_iter().collect(), sources, store)?;
             match images.iter_mut().find(|i| i.config == image.config) {
                 Some(same) => same.names.extend(image.names),
                 None => images.push(image),

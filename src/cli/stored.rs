@@ -5,8 +5,9 @@ use crate::cli::session::Session;
 use crate::cli::values;
 use crate::digest::{Digest, LayerId};
 use crate::engine::export::FinishedImage;
-use crate::engine::sources::Sources;
+use crate::engine::sources::{Several, Sources, several_of};
 use crate::image::config::ImageConfig;
+use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::store::{Image, ImageLayer, Store};
 
@@ -38,6 +39,26 @@ pub fn find(store: &Store, text: &str) -> Result<Image, Failure> {
     Err(match values::nearest(text, &names.iter().map(String::as_str).collect::<Vec<_>>()) {
         Some(near) => failure.hint(format!("did you mean `{near}`?")),
         None => failure.hint("`ply images` lists what is there"),
+    })
+}
+
+/// Returns what belongs to the name by which a person named an image: images for other platforms.
+pub fn several(store: &Store, text: &str, image: &Image) -> Result<Option<Several>, Failure> {
+    let Ok(reference) = Reference::parse(text) else { return Ok(None) };
+    several_of(store, &reference.tagged().to_string(), &image.id).map_err(|e| Failure::of(&e))
+}
+
+/// Returns the image for a platform among those that a name stands for.
+pub fn of_platform(store: &Store, text: &str, image: &Image, platform: &Platform) -> Result<Image, Failure> {
+    let mut there = vec![image.clone()];
+    for id in several(store, text, image)?.map(|s| s.images).unwrap_or_default() {
+        there.extend(store.image(&id).map_err(|e| Failure::of(&e))?.filter(|i| i.id != image.id));
+    }
+    let available: Vec<String> = there.iter().map(|i| i.platform.to_string()).collect();
+    there.into_iter().find(|i| i.platform == *platform).ok_or_else(|| {
+        let name = crate::ui::text::one_line(text);
+        Failure::message(format!("the store has no image `{name}` for {platform}; there is {}", available.join(", ")))
+            .hint(format!("`ply pull --platform {platform} NAME` pulls one"))
     })
 }
 

@@ -5,6 +5,7 @@ use clap::Args;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::stored;
+use crate::engine::sources::note_several;
 
 /// Give an image another name
 #[derive(Debug, Clone, Args)]
@@ -22,5 +23,8 @@ pub fn run(args: &TagArgs, session: &Session) -> Result<(), Failure> {
     let name = stored::name(&args.name)?;
     let store = stored::open(session)?;
     let image = stored::find(&store, &args.image)?;
-    store.tag(&name.to_string(), &image.id).map_err(|e| Failure::of(&e))
+    store.tag(&name.to_string(), &image.id).map_err(|e| Failure::of(&e))?;
+    // The images for other platforms go along.
+    let several = stored::several(&store, &args.image, &image)?;
+    note_several(&store, &name.to_string(), several.as_ref()).map_err(|e| Failure::of(&e))
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
-use crate::cli::{interrupt, stored};
+use crate::cli::{interrupt, registries, stored};
 use crate::engine::cancel::CancelToken;
 use crate::engine::event::{Event, Observer};
 use crate::engine::sources::{Policy, Progress as Tell, Sources};
@@ -75,9 +75,10 @@ pub fn with_sources<T>(
 ) -> Result<T, Failure> {
     let store = stored::open(session)?;
     store.end_when(cancel.cell());
-    let client = Client::new(RegistryConfig { end: Some(cancel.cell()), ..registry_config(&session.env) });
+    let config = registries::config(&session.env)?;
     let mode = if quiet { Mode::Quiet } else { Mode::Auto.resolve(session.env.can_redraw()) };
     let progress = Progress::start(mode, session.stderr);
+    let client = Client::new(registries::watched(config, cancel, progress.clone()));
     let tasks = Tasks::new(progress.clone(), cancel.clone());
     let policy = Policy { pull, offline: false, now_secs: session.env.now_secs };
     let host_path = search_path(&session.env);
@@ -87,7 +88,7 @@ pub fn with_sources<T>(
     result
 }
 
-/// Returns how to reach registries: credentials, proxies and certificates as the variables name them.
+/// Returns how to reach registries as the variables alone say: credentials, proxies and certificates.
 pub fn registry_config(env: &Environment) -> RegistryConfig {
     // Lower case first, as curl does.
     let either = |lower: &str| {

@@ -3,8 +3,10 @@
 //! A file may change while it is read. Its stamp is compared before and after, and it is read again; one that
 //! never holds still is an error, since no digest would be true.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::time::SystemTime;
 
 use rayon::prelude::*;
@@ -23,6 +25,11 @@ const ATTEMPTS: usize = 3;
 /// Files per task: enough that the tasks' own cost doesn't show, few enough to share among processors.
 const BATCH: usize = 32;
 const BUFFER: usize = 128 * 1024;
+/// A file of at least this many bytes is read and hashed by all processors, a window at a time.
+const LARGE_BYTES: u64 = 8 << 20;
+const WINDOW_BYTES: usize = 4 << 20;
+/// What one thread reads of a window.
+const PIECE_BYTES: usize = 512 << 10;
 
 /// How files are digested.
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +142,7 @@ fn hash_one(
         let io = |action| move |e: rustix::io::Errno| ContextError::io(action, path, e);
         let (mut file, before) = open_file(dir, name).map_err(io("reading"))?;
         let xattrs = if tree.is_local() { Some(xattrs_at(&file, b"").map_err(io("reading attributes of"))?) } else { None };
-        let digest = digest_file(tree, &mut file, path, buffer)?;
+        let digest = digest_file(tree, &mut file, before.size, path, buffer)?;
         let after = Meta::from(&rustix::fs::fstat(&file).map_err(io("examining"))?);
         if Stamp::from(&after) == before {
             let settled = is_settled_at(&before, hashing.now);
@@ -147,8 +154,22 @@ fn hash_one(
 }
 
 /// Digests all that `file` gives.
-fn digest_file(tree: &SourceTree, file: &mut impl Read, path: &[u8], buffer: &mut [u8]) -> Result<ContentDigest, ContextError> {
+fn digest_file(tree: &SourceTree, file: &mut File, size: u64, path: &[u8], buffer: &mut [u8]) -> Result<ContentDigest, ContextError> {
+    let failed = |e| ContextError::Io { action: "reading", path: printable(path), source: e };
     let mut h = blake3::Hasher::new();
+    if size >= LARGE_BYTES {
+        let mut window = vec![0; WINDOW_BYTES];
+        let mut at = 0;
+        loop {
+            tree.go_on()?;
+            let n = read_window(file, at, &mut window).map_err(failed)?;
+            h.update_rayon(&window[..n]);
+            at += n as u64;
+            if n < window.len() {
+                return Ok(ContentDigest::from_bytes(*h.finalize().as_bytes()));
+            }
+        }
+    }
     loop {
         tree.go_on()?;
         match file.read(buffer) {
@@ -156,8 +177,30 @@ fn digest_file(tree: &SourceTree, file: &mut impl Read, path: &[u8], buffer: &mu
             Ok(n) => {
                 h.update(&buffer[..n]);
             }
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(ContextError::Io { action: "reading", path: printable(path), source: e }),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(failed(e)),
         }
     }
+}
+
+/// Fills `window` with what `file` has at a position, and returns how much that is: less than all of it at the file's end.
+fn read_window(file: &File, at: u64, window: &mut [u8]) -> io::Result<usize> {
+    let pieces = window.par_chunks_mut(PIECE_BYTES).enumerate();
+    let read = pieces.map(|(n, piece)| read_piece(file, at + (n * PIECE_BYTES) as u64, piece)).collect::<io::Result<Vec<usize>>>()?;
+    // A piece that came short is the last: whatever follows was written meanwhile.
+    let whole = read.iter().take_while(|n| **n == PIECE_BYTES).count();
+    Ok(whole * PIECE_BYTES + read.get(whole).copied().unwrap_or(0))
+}
+
+fn read_piece(file: &File, at: u64, piece: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < piece.len() {
+        match file.read_at(&mut piece[done..], at + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
 }

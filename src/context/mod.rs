@@ -4,17 +4,21 @@
 //! |---|---|
 //! | this | [`Context`]: opening one, its Dockerfile, its ignore file |
 //! | `tree` | [`SourceTree`]: what COPY and mounts read, a context or a root file system |
-//! | `select`, `walk` | which files a step takes: patterns, links, ignore rules, `--exclude`, `--parents` |
+//! | `select` | which files a step takes: patterns, links |
+//! | `scan`, `walk` | what lies in a directory, and what of it is taken: ignore rules, `--exclude`, `--parents` |
 //! | `selection` | [`Selection`]: the list of these files, and its digest |
 //! | `hash`, `stat_cache` | digests of files, remembered between builds |
 //! | `resolve` | paths in a hostile tree, missing ends allowed |
 //!
 //! Nothing here runs or writes a build step. A context is read through one directory descriptor; a link that
-//! leads out of it leads nowhere. The ignore rules are applied in one place, `walk`, for COPY, ADD and mounts.
+//! leads out of it leads nowhere. The ignore rules are applied in one place, `scan`, for COPY, ADD and mounts.
 
 mod error;
 mod hash;
 pub mod resolve;
+#[cfg(test)]
+mod scale_tests;
+mod scan;
 mod select;
 mod selection;
 pub mod stat_cache;

@@ -1,19 +1,21 @@
 //! Finds a path in a tree that may be hostile: every component is opened by descriptor, links are followed here.
 //!
 //! The kernel never follows a link for us and never sees a `..`, so nothing outside of the root can be reached,
-//! whatever the links say and however the tree changes meanwhile; it needs no `openat2`. A newcomer would miss
+//! whatever the links say and however the tree changes meanwhile. A newcomer would miss
 //! that a path may *end* in names that don't exist: these come back in [`Place::missing`], links already
 //! resolved, since COPY creates its destination even behind a dangling link.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::path::{link_target_at, printable as text};
 
 /// Links followed in one path before it counts as a loop; Linux's own limit (path_resolution(7)).
 const MAX_LINKS: usize = 40;
+/// The longest path that a call takes, its ending zero not counted (PATH_MAX, linux/limits.h).
+const PATH_MAX_BYTES: usize = 4095;
 
 /// What a path leads to.
 #[derive(Debug)]
@@ -137,8 +139,29 @@ pub fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     path.split(|b| *b == b'/').filter(|c| !c.is_empty() && *c != b".")
 }
 
-/// Opens a directory below `root` for reading, no component of `path` being a link.
+/// Opens a directory below `root` for reading, no component of `path` being a link. A path may be of any length.
 pub fn open_directory(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let (piece, rest) = split_path(path);
+    let open = |piece: &[u8]| rustix::fs::openat2(root, piece, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH);
+    let dir = match if piece.is_empty() { open_directory_at(root, b".") } else { open(piece) } {
+        // Older than 5.6, or hidden by a container's seccomp filter.
+        Err(Errno::NOSYS | Errno::PERM) => open_by_components(root, piece)?,
+        other => other?,
+    };
+    if rest.is_empty() { Ok(dir) } else { open_directory(dir.as_fd(), rest) }
+}
+
+/// Cuts a path before it gets too long for one call.
+fn split_path(path: &[u8]) -> (&[u8], &[u8]) {
+    if path.len() < PATH_MAX_BYTES {
+        return (path, b"");
+    }
+    let end = path[..PATH_MAX_BYTES].iter().rposition(|b| *b == b'/').unwrap_or(PATH_MAX_BYTES);
+    (&path[..end], path[end..].strip_prefix(b"/").unwrap_or(&path[end..]))
+}
+
+fn open_by_components(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<OwnedFd> {
     let mut dir = open_directory_at(root, b".")?;
     for name in components(path) {
         dir = open_directory_at(dir.as_fd(), name)?;
@@ -149,6 +172,14 @@ pub fn open_directory(root: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<O
 /// Opens the directory `name` in `dir` for reading; a link there is refused.
 pub fn open_directory_at(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Appends a name or a path to a path.
+pub fn push(path: &mut Vec<u8>, name: &[u8]) {
+    if !path.is_empty() && !name.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
 }
 
 /// Joins names by slashes.
@@ -182,6 +213,28 @@ mod tests {
         symlink("/etc/passwd", p.join("leak")).unwrap();
         let fd = rustix::fs::open(p, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
         (dir, fd)
+    }
+
+    #[test]
+    fn a_directory_of_any_depth_is_opened_and_never_through_a_link() {
+        let (dir, root) = tree();
+        let deep = join(std::iter::repeat_n([b'n'; 200].as_slice(), 60));
+        let mut at = open_directory(root.as_fd(), b"real").unwrap();
+        for name in components(&deep) {
+            rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(0o755)).unwrap();
+            at = open_directory_at(at.as_fd(), name).unwrap();
+        }
+        let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
+        let path = [b"real/".as_slice(), &deep].concat();
+        assert_eq!(inode(&open_directory(root.as_fd(), &path).unwrap()), inode(&at));
+        assert_eq!(inode(&open_by_components(root.as_fd(), &path).unwrap()), inode(&at));
+        assert_eq!(inode(&open_directory(root.as_fd(), b"").unwrap()), inode(&root));
+        for (path, error) in
+            [("abs", Errno::LOOP), ("abs/in", Errno::LOOP), ("real/f", Errno::NOTDIR), ("none", Errno::NOENT), ("../x", Errno::XDEV)]
+        {
+            assert_eq!(open_directory(root.as_fd(), path.as_bytes()).unwrap_err(), error, "{path}");
+        }
+        crate::path::remove_contents(rustix::fs::open(dir.path(), OFlags::PATH, Mode::empty()).unwrap()).unwrap();
     }
 
     #[test]

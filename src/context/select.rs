@@ -12,9 +12,10 @@ use crate::path::{self, FileKind, clean, printable};
 use super::error::{ContextError, SelectError};
 use super::hash::{self, Hashing};
 use super::resolve::{self, Place, ResolveError};
-use super::selection::{self, SelectedSource, Selection};
+use super::scan::{self, Include};
+use super::selection::{Entry, Node, SelectedSource, Selection};
 use super::tree::{SourceTree, list};
-use super::walk::{self, Include, Walk};
+use super::walk::{self, Walk};
 use crate::dockerfile::ignore::{IgnoreRules, path_match};
 use crate::dockerfile::suggest;
 
@@ -52,7 +53,7 @@ pub fn select(tree: &SourceTree, wanted: &Wanted<'_>, hashing: Hashing<'_>) -> R
     }
     let mut sources = finder.found;
     hash::fill(tree, &mut sources, hashing)?;
-    Ok(Selection { digest: selection::digest(&sources), sources })
+    Ok(Selection { sources })
 }
 
 /// Resolves one path and digests all that is there, the directory's own metadata included: a mount's source.
@@ -62,9 +63,8 @@ pub fn select_mount(tree: &SourceTree, source: &str, hashing: Hashing<'_>) -> Re
     finder.take(&place, b"", None, Missing::Error(source))?;
     for s in finder.found.iter_mut().filter(|s| s.directory) {
         let (meta, xattrs) = tree.meta(place.fd(tree.root()), b"").map_err(|e| ContextError::io("examining", &s.path, e))?;
-        let mut root =
-            walk::entry(tree, place.fd(tree.root()), b"", b"", &meta, xattrs).map_err(|e| ContextError::io("examining", &s.path, e))?;
-        root.settled = true;
+        let xattrs = xattrs.unwrap_or_default();
+        let root = Entry { xattrs, settled: true, ..walk::entry(tree, b"", &meta, Node::Directory) };
         for e in &mut s.entries {
             e.hard_link = e.hard_link.map(|i| i + 1);
         }
@@ -72,7 +72,7 @@ pub fn select_mount(tree: &SourceTree, source: &str, hashing: Hashing<'_>) -> Re
     }
     let mut sources = finder.found;
     hash::fill(tree, &mut sources, hashing).map_err(|e| e.cause)?;
-    Ok(Selection { digest: selection::digest(&sources), sources })
+    Ok(Selection { sources })
 }
 
 struct Finder<'a> {
@@ -211,9 +211,9 @@ impl Finder<'_> {
             source.as_is &= walk.as_is;
             source.entries = walk.entries;
         } else if include.is_none() {
-            let mut entry = walk::entry(tree, place.fd(tree.root()), b"", b"", &meta, xattrs).map_err(io)?;
-            entry.settled = meta.kind != FileKind::File;
-            source.entries.push(entry);
+            let node = scan::node_of(place.fd(tree.root()), b"", &meta, true).map_err(io)?;
+            let (xattrs, settled) = (xattrs.unwrap_or_default(), meta.kind != FileKind::File);
+            source.entries.push(Entry { xattrs, settled, ..walk::entry(tree, &[], &meta, node) });
         }
         self.found.push(source);
         Ok(())

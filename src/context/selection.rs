@@ -14,8 +14,6 @@ use super::tree::Stamp;
 pub struct Selection {
     /// What each source path led to, in order: a pattern may give many, or none.
     pub sources: Vec<SelectedSource>,
-    /// The digest of all of it: paths, types, modes, owners, bytes, links, devices, xattrs; no times.
-    pub digest: ContentDigest,
 }
 
 /// One thing that a source path led to.
@@ -97,6 +95,11 @@ pub struct FileFact {
 }
 
 impl Selection {
+    /// Returns the digest of all of it: paths, types, modes, owners, bytes, links, devices, xattrs; no times.
+    pub fn digest(&self) -> ContentDigest {
+        digest(&self.sources)
+    }
+
     /// Returns every file with what decides it, in order: what a miss is explained from.
     pub fn facts(&self) -> impl Iterator<Item = FileFact> + '_ {
         self.sources.iter().flat_map(|s| s.entries.iter().map(move |e| e.fact(&s.path)))
@@ -104,7 +107,7 @@ impl Selection {
 }
 
 impl SelectedSource {
-    /// Returns the digest of what this source alone led to, as [`Selection::digest`] is of all.
+    /// Returns the digest of what this source alone led to, as [`Selection::digest`] is of all sources.
     pub fn content(&self) -> ContentDigest {
         digest(std::slice::from_ref(self))
     }
@@ -113,34 +116,27 @@ impl SelectedSource {
 impl Entry {
     /// Returns what decides this entry; `base` is the source's path.
     pub fn fact(&self, base: &[u8]) -> FileFact {
-        let mut h = blake3::Hasher::new();
+        let mut h = Fields::new(blake3::Hasher::new());
         self.hash_content(&mut h);
         let path = super::resolve::join([base, &self.path].into_iter().filter(|p| !p.is_empty()));
-        FileFact {
-            path: printable(&path),
-            kind: self.node.kind(),
-            mode: self.mode,
-            uid: self.uid,
-            gid: self.gid,
-            content: ContentDigest::from_bytes(*h.finalize().as_bytes()),
-        }
+        FileFact { path: printable(&path), kind: self.node.kind(), mode: self.mode, uid: self.uid, gid: self.gid, content: h.finish() }
     }
 
-    fn hash_content(&self, h: &mut blake3::Hasher) {
-        field(h, self.node.kind().as_bytes());
+    fn hash_content(&self, h: &mut Fields) {
+        h.bytes(self.node.kind().as_bytes());
         match &self.node {
             Node::Directory => {}
-            Node::File(digest) => field(h, digest.as_bytes()),
-            Node::Symlink(target) => field(h, target),
+            Node::File(digest) => h.bytes(digest.as_bytes()),
+            Node::Symlink(target) => h.bytes(target),
             Node::Special(_, (major, minor)) => {
-                number(h, u64::from(*major));
-                number(h, u64::from(*minor));
+                h.number(u64::from(*major));
+                h.number(u64::from(*minor));
             }
         }
-        number(h, self.xattrs.len() as u64);
+        h.number(self.xattrs.len() as u64);
         for (name, value) in &self.xattrs {
-            field(h, name);
-            field(h, value);
+            h.bytes(name);
+            h.bytes(value);
         }
     }
 }
@@ -161,32 +157,57 @@ impl Node {
 }
 
 /// Digests a selection; the size of a file is in its content digest.
-pub(super) fn digest(sources: &[SelectedSource]) -> ContentDigest {
-    let mut h = blake3::Hasher::new_derive_key("plywood selection of files, v1");
-    number(&mut h, sources.len() as u64);
+fn digest(sources: &[SelectedSource]) -> ContentDigest {
+    let mut h = Fields::new(blake3::Hasher::new_derive_key("plywood selection of files, v1"));
+    h.number(sources.len() as u64);
     for source in sources {
-        number(&mut h, source.source as u64);
-        number(&mut h, u64::from(source.directory));
+        h.number(source.source as u64);
+        h.number(u64::from(source.directory));
         // A directory's own name reaches no destination: only what it holds is copied.
-        field(&mut h, if source.directory { b"" } else { &source.name });
-        number(&mut h, source.entries.len() as u64);
+        h.bytes(if source.directory { b"" } else { &source.name });
+        h.number(source.entries.len() as u64);
         for e in &source.entries {
-            field(&mut h, &e.path);
+            h.bytes(&e.path);
             for n in [e.mode, e.uid, e.gid, u32::from(e.implied)] {
-                number(&mut h, u64::from(n));
+                h.number(u64::from(n));
             }
-            number(&mut h, e.hard_link.map_or(0, |i| i as u64 + 1));
+            h.number(e.hard_link.map_or(0, |i| i as u64 + 1));
             e.hash_content(&mut h);
         }
     }
-    ContentDigest::from_bytes(*h.finalize().as_bytes())
+    h.finish()
 }
 
-fn field(h: &mut blake3::Hasher, bytes: &[u8]) {
-    number(h, bytes.len() as u64);
-    h.update(bytes);
+/// Hashes fields, each with its length. They are gathered first: BLAKE3 takes many small pieces one by one, but a large
+/// one in parallel lanes.
+struct Fields {
+    hasher: blake3::Hasher,
+    gathered: Vec<u8>,
 }
 
-fn number(h: &mut blake3::Hasher, n: u64) {
-    h.update(&n.to_le_bytes());
+impl Fields {
+    /// Where gathering stops.
+    const GATHERED_BYTES: usize = 32 * 1024;
+
+    fn new(hasher: blake3::Hasher) -> Self {
+        Self { hasher, gathered: Vec::new() }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.gathered.extend_from_slice(bytes);
+    }
+
+    fn number(&mut self, n: u64) {
+        if self.gathered.len() >= Self::GATHERED_BYTES {
+            self.hasher.update(&self.gathered);
+            self.gathered.clear();
+        }
+        self.gathered.extend_from_slice(&n.to_le_bytes());
+    }
+
+    fn finish(mut self) -> ContentDigest {
+        self.hasher.update(&self.gathered);
+        ContentDigest::from_bytes(*self.hasher.finalize().as_bytes())
+    }
 }

@@ -11,10 +11,12 @@
 //! record: device u64 · inode u64 · size u64 · mtime (i64, u32) · ctime (i64, u32) · digest 32 bytes · 8 zero
 //! ```
 //!
-//! All numbers are little-endian. The records are searched where they lie, so that loading costs one checksum.
+//! All numbers are little-endian. The records are searched where they lie, so that loading costs one checksum; files
+//! that were made one after the other mostly have inodes that follow each other, so a search begins where the last ended.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::digest::ContentDigest;
@@ -26,7 +28,7 @@ use super::tree::Stamp;
 /// to 100), and some file systems keep coarser times; twice the worst tick.
 pub const RACY_NS: u64 = 20_000_000;
 
-/// The most entries that are kept: about 18 MB.
+/// More entries than this (about 18 MB) are only kept of files that the last build looked at.
 const MAX_ENTRIES: usize = 200_000;
 
 const MAGIC: &[u8; 8] = b"PLYSTAT1";
@@ -47,6 +49,10 @@ pub trait StatCacheStore {
 pub struct StatCache {
     /// Whole and checked, or empty.
     old: Vec<u8>,
+    /// Which records were found, and so are of files that are still there.
+    found: Vec<AtomicBool>,
+    /// Where the last search ended.
+    last: AtomicUsize,
     fresh: Mutex<BTreeMap<(u64, u64), (Stamp, ContentDigest)>>,
     trusted_before: Time,
 }
@@ -57,7 +63,8 @@ impl StatCache {
     /// `now` must be read before the first file is looked at.
     pub fn open(saved: Option<Vec<u8>>, now: SystemTime) -> Self {
         let old = saved.filter(|b| is_whole(b)).unwrap_or_default();
-        Self { old, fresh: Mutex::default(), trusted_before: trusted_before(now) }
+        let found = std::iter::repeat_with(AtomicBool::default).take(records(&old).len()).collect();
+        Self { old, found, last: AtomicUsize::default(), fresh: Mutex::default(), trusted_before: trusted_before(now) }
     }
 
     /// Whether a file that was read now can be known by its stamp later.
@@ -70,10 +77,19 @@ impl StatCache {
         if let Some((known, digest)) = self.fresh.lock().ok()?.get(&(stamp.dev, stamp.ino)) {
             return (known == stamp).then_some(*digest);
         }
-        let records = self.records();
-        let at = records.partition_point(|r| key(r) < (stamp.dev, stamp.ino));
+        let (records, wanted) = (records(&self.old), (stamp.dev, stamp.ino));
+        let next = self.last.load(Ordering::Relaxed) + 1;
+        let at = match records.get(next) {
+            Some(record) if key(record) == wanted => next,
+            _ => records.partition_point(|r| key(r) < wanted),
+        };
+        self.last.store(at, Ordering::Relaxed);
         let (known, digest) = decode(records.get(at)?);
-        (known == *stamp).then_some(digest)
+        if known != *stamp {
+            return None;
+        }
+        self.found[at].store(true, Ordering::Relaxed);
+        Some(digest)
     }
 
     /// Remembers a digest; does nothing for a file that isn't settled.
@@ -89,14 +105,18 @@ impl StatCache {
     ///
     /// Entries of files that this build didn't look at are kept, until there are too many.
     pub fn to_bytes(&self) -> Option<Vec<u8>> {
+        self.to_bytes_within(MAX_ENTRIES)
+    }
+
+    fn to_bytes_within(&self, max_entries: usize) -> Option<Vec<u8>> {
         let fresh = self.fresh.lock().ok()?;
         if fresh.is_empty() {
             return None;
         }
-        let mut all: BTreeMap<(u64, u64), (Stamp, ContentDigest)> = BTreeMap::new();
-        if self.records().len() + fresh.len() <= MAX_ENTRIES {
-            all.extend(self.records().iter().map(|r| (key(r), decode(r))));
-        }
+        let records = records(&self.old);
+        let room = records.len() + fresh.len() <= max_entries;
+        let kept = records.iter().zip(&self.found).filter(|(_, found)| room || found.load(Ordering::Relaxed));
+        let mut all: BTreeMap<(u64, u64), (Stamp, ContentDigest)> = kept.map(|(r, _)| (key(r), decode(r))).collect();
         all.extend(fresh.iter().map(|(k, v)| (*k, *v)));
         let mut out = Vec::with_capacity(HEADER + all.len() * RECORD + CHECKSUM);
         out.extend_from_slice(MAGIC);
@@ -108,12 +128,12 @@ impl StatCache {
         out.extend_from_slice(sum.as_bytes());
         Some(out)
     }
+}
 
-    fn records(&self) -> &[[u8; RECORD]] {
-        match self.old.len() {
-            0 => &[],
-            n => self.old[HEADER..n - CHECKSUM].as_chunks().0,
-        }
+fn records(whole: &[u8]) -> &[[u8; RECORD]] {
+    match whole.len() {
+        0 => &[],
+        n => whole[HEADER..n - CHECKSUM].as_chunks().0,
     }
 }
 
@@ -218,6 +238,26 @@ mod tests {
         assert_eq!(again.find(&s), None, "the file was replaced");
         let third = StatCache::open(again.to_bytes(), now());
         assert_eq!((third.find(&Stamp { size: 11, ..s }), third.find(&stamp(6))), (Some(digest(77)), Some(digest(6))));
+    }
+
+    #[test]
+    fn when_there_are_too_many_those_that_were_looked_at_stay() {
+        let cache = StatCache::open(None, now());
+        for n in 1..=10u8 {
+            cache.remember(stamp(u64::from(n)), digest(n));
+        }
+        let bytes = cache.to_bytes();
+        for (max_entries, kept) in [(11, vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]), (10, vec![2, 3, 7, 11])] {
+            let cache = StatCache::open(bytes.clone(), now());
+            for n in [7, 2, 3] {
+                assert_eq!(cache.find(&stamp(n)), Some(digest(n.try_into().unwrap())));
+            }
+            assert_eq!(cache.find(&Stamp { size: 99, ..stamp(5) }), None);
+            cache.remember(stamp(11), digest(11));
+            let again = StatCache::open(cache.to_bytes_within(max_entries), now());
+            let found: Vec<u64> = (0..20).filter(|n| again.find(&stamp(*n)).is_some()).collect();
+            assert_eq!(found, kept, "{max_entries}");
+        }
     }
 
     #[test]

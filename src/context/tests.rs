@@ -221,7 +221,7 @@ fn what_is_ignored_does_not_exist() {
 
 fn digest(dir: &Path, sources: &[&str]) -> ContentDigest {
     let wanted = Wanted { paths: sources.iter().copied().enumerate().collect(), parents: false, exclude: &[] };
-    select(&tree(dir), &wanted, later()).unwrap().digest
+    select(&tree(dir), &wanted, later()).unwrap().digest()
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn privileged_a_digest_of_a_context_knows_no_owners() {
     make(dir.path(), FILES);
     let root_fs = |d: &Path| {
         let tree = SourceTree::root_fs(Root::open(d).unwrap(), "stage `x`").unwrap();
-        select(&tree, &Wanted { paths: vec![(0, "src")], parents: false, exclude: &[] }, later()).unwrap().digest
+        select(&tree, &Wanted { paths: vec![(0, "src")], parents: false, exclude: &[] }, later()).unwrap().digest()
     };
     let (local, real) = (digest(dir.path(), &["src"]), root_fs(dir.path()));
     std::os::unix::fs::chown(dir.path().join("src/a.txt"), Some(7), Some(8)).unwrap();

@@ -1,58 +1,23 @@
-//! Walks one directory of a tree and lists what a step takes from it.
+//! Lists what a step takes from one directory of a tree, in order: a directory before what it holds, names sorted.
 //!
 //! Three filters meet here. *Ignore* rules say what the context has at all: a hidden directory is there all the
 //! same when something visible lies in it. `--exclude` and `--parents` patterns say what is taken: a directory
 //! that isn't taken, but holds something that is, is *implied*. A newcomer would drop such directories with
 //! their metadata, or walk into `node_modules` for a pattern that can't match there.
+//!
+//! No system call is made here: [`super::scan`] has looked at everything before, in whatever order.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
-use rustix::io::Errno;
-
-use crate::digest::ContentDigest;
-use crate::path::{FileKind, Meta, Xattrs, link_target_at, printable, xattrs_at};
+use crate::dockerfile::ignore::IgnoreRules;
+use crate::path::{FileKind, Meta};
 
 use super::error::ContextError;
 use super::resolve;
+use super::scan::{Include, Item, Listing, Outcome, Scan};
 use super::selection::{Entry, Node};
-use super::tree::{SourceTree, Stamp, list};
-use crate::dockerfile::ignore::{IgnoreRules, Trail, Verdict, path_match};
-
-/// How deep directories may be nested. One descriptor a level is held, and 1024 are allowed by default.
-const MAX_DEPTH: usize = 500;
-
-/// A `--parents` pattern, below the source's pivot.
-#[derive(Debug)]
-pub(super) struct Include {
-    rules: IgnoreRules,
-    components: Vec<String>,
-}
-
-impl Include {
-    /// Compiles a cleaned pattern.
-    pub(super) fn parse(pattern: &str) -> Result<Self, ContextError> {
-        let rules =
-            IgnoreRules::from_patterns([pattern]).map_err(|source| ContextError::Pattern { pattern: pattern.to_owned(), source })?;
-        Ok(Self { rules, components: pattern.split('/').map(str::to_owned).collect() })
-    }
-
-    /// Whether something below the directory `path` can match; errs on the side of yes.
-    fn may_match_below(&self, path: &[u8]) -> bool {
-        for (i, name) in resolve::components(path).enumerate() {
-            match self.components.get(i) {
-                None => return false,
-                Some(p) if p.contains("**") => return true,
-                Some(p) => {
-                    if !path_match(p, name).unwrap_or(true) {
-                        return false;
-                    }
-                }
-            }
-        }
-        true
-    }
-}
+use super::tree::{SourceTree, Stamp};
 
 /// Lists one source directory.
 pub(super) struct Walk<'a> {
@@ -70,8 +35,7 @@ pub(super) struct Walk<'a> {
     inodes: HashMap<(u64, u64), usize>,
     /// The directories that are being walked, topmost first; the source itself isn't among them.
     above: Vec<Above>,
-    /// Path from the tree's root, and from the source's directory.
-    tree_path: Vec<u8>,
+    /// Below the source.
     path: Vec<u8>,
 }
 
@@ -85,29 +49,10 @@ struct Above {
 
 /// A directory that is being listed.
 struct Level {
-    dir: OwnedFd,
-    /// What is still to come.
-    names: std::vec::IntoIter<Vec<u8>>,
-    trails: Trails,
-    /// How long the two paths are here.
-    tree_length: usize,
+    /// Its items are taken out one by one.
+    listing: Listing,
+    /// How long the path is here.
     length: usize,
-}
-
-#[derive(Default)]
-struct Trails {
-    ignore: Trail,
-    exclude: Trail,
-    include: Trail,
-}
-
-struct Decision {
-    hidden: bool,
-    /// By the include pattern alone.
-    included: bool,
-    taken: bool,
-    /// Whether a directory must be entered.
-    enter: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -122,113 +67,61 @@ impl<'a> Walk<'a> {
             as_is: true,
             inodes: HashMap::new(),
             above: Vec::new(),
-            tree_path: Vec::new(),
             path: Vec::new(),
         }
     }
 
-    /// Lists the directory `dir`, which lies at `tree_path`.
-    pub(super) fn run(&mut self, dir: BorrowedFd<'_>, tree_path: &[u8]) -> Result<(), ContextError> {
-        self.tree_path = tree_path.to_vec();
-        let mut trails = Trails::default();
-        if let Some(ignore) = self.tree.ignore() {
-            let mut so_far = Vec::new();
-            for name in resolve::components(tree_path) {
-                push(&mut so_far, name);
-                trails.ignore = ignore.enter(&trails.ignore, &so_far, true).1;
-            }
-        }
-        let mut levels = vec![self.level(dir.try_clone_to_owned().map_err(|e| self.io("opening directory", e))?, trails)?];
+    /// Lists the directory `dir`, which lies at `source` in the tree.
+    pub(super) fn run(&mut self, dir: BorrowedFd<'_>, source: &[u8]) -> Result<(), ContextError> {
+        let scan = Scan { tree: self.tree, include: self.include, exclude: self.exclude, source };
+        let mut listings: Vec<Option<Outcome>> = scan.run(dir).into_iter().map(Some).collect();
+        self.entries.reserve(listings.iter().flatten().flatten().map(|listing| listing.items.len()).sum());
+        let mut take = |index: usize| listings[index].take().expect("each directory has one listing, and is entered once");
+        let mut levels = vec![Level { listing: take(0)?, length: 0 }];
         while let Some(level) = levels.last_mut() {
-            self.tree_path.truncate(level.tree_length);
             self.path.truncate(level.length);
-            self.tree.go_on()?;
-            let Some(name) = level.names.next() else {
+            let Some(item) = level.listing.items.pop_front() else {
                 levels.pop();
                 self.above.truncate(levels.len().saturating_sub(1));
                 continue;
             };
-            push(&mut self.tree_path, &name);
-            push(&mut self.path, &name);
-            if let Some((opened, below)) = self.child(level.dir.as_fd(), &name, &level.trails)? {
-                if levels.len() > MAX_DEPTH {
-                    return Err(ContextError::TooDeep { path: printable(&self.tree_path), limit: MAX_DEPTH });
-                }
-                levels.push(self.level(opened, below)?);
+            resolve::push(&mut self.path, level.listing.name(&item));
+            let below = item.below.map(&mut take).transpose()?;
+            if let Some(listing) = self.child(item, below) {
+                levels.push(Level { listing, length: self.path.len() });
             }
         }
         Ok(())
     }
 
-    fn level(&self, dir: OwnedFd, trails: Trails) -> Result<Level, ContextError> {
-        let names = list(dir.as_fd()).map_err(|e| ContextError::path(&self.tree_path, e))?.into_iter();
-        Ok(Level { dir, names, trails, tree_length: self.tree_path.len(), length: self.path.len() })
-    }
-
-    /// Lists one name in `dir`; a directory to be entered is returned, and stands in `above` until it is left.
-    fn child(&mut self, dir: BorrowedFd<'_>, name: &[u8], trails: &Trails) -> Result<Option<(OwnedFd, Trails)>, ContextError> {
-        let (meta, xattrs) = match self.tree.meta(dir, name) {
-            Ok(found) => found,
-            // Gone since the directory was listed: as if it had gone before.
-            Err(Errno::NOENT) => return Ok(None),
-            Err(e) => return Err(self.io("examining", e)),
-        };
-        let is_directory = meta.kind == FileKind::Directory;
-        let (decision, below) = self.decide(trails, is_directory);
+    /// Lists one item; a directory that was entered stands in `above` until it is left, and gives what it holds.
+    fn child(&mut self, item: Item, mut below: Option<Listing>) -> Option<Listing> {
+        if below.as_ref().is_some_and(|listing| listing.gone) {
+            return None;
+        }
+        let Item { meta, decision, node, .. } = item;
         self.include_matched |= decision.included && !decision.hidden;
         self.as_is &= !decision.hidden && decision.taken && self.tree.owner(&meta) == (meta.uid, meta.gid);
         if !decision.hidden {
             self.reveal();
         }
-        if !is_directory {
+        if meta.kind != FileKind::Directory {
             if !decision.hidden && decision.taken {
                 self.list_above();
-                let entry = self.entry(dir, name, &meta, xattrs)?;
+                let xattrs = item.xattrs.unwrap_or_default();
+                let entry = Entry { xattrs, ..entry(self.tree, &self.path, &meta, node) };
                 self.add(entry, &meta);
             }
-            return Ok(None);
+            return None;
         }
-        if !decision.enter {
-            return Ok(None);
-        }
-        let opened = resolve::open_directory_at(dir, name).map_err(|e| self.io("opening directory", e))?;
-        let xattrs = match xattrs {
-            Some(xattrs) => xattrs,
-            None => xattrs_at(&opened, b"").map_err(|e| self.io("reading attributes of", e))?,
-        };
-        let entry = self.entry(dir, name, &meta, Some(xattrs))?;
+        let own = below.as_mut()?.xattrs.take();
+        let xattrs = item.xattrs.or(own).unwrap_or_default();
+        let entry = Entry { xattrs, ..entry(self.tree, &self.path, &meta, node) };
         self.above.push(Above { entry: Some(entry), hidden: decision.hidden, taken: decision.taken });
         if !decision.hidden && decision.taken {
             self.list_above();
         }
-        Ok(Some((opened, below)))
-    }
-
-    /// Asks all filters about the current path.
-    fn decide(&self, trails: &Trails, is_directory: bool) -> (Decision, Trails) {
-        let mut below = Trails::default();
-        let mut d = Decision { hidden: false, included: false, taken: true, enter: is_directory };
-        if let Some(rules) = self.tree.ignore() {
-            let (verdict, trail) = rules.enter(&trails.ignore, &self.tree_path, is_directory);
-            below.ignore = trail;
-            d.hidden = verdict != Verdict::Keep;
-            d.enter &= verdict != Verdict::Ignore;
-        }
-        if let Some(rules) = self.exclude {
-            let (verdict, trail) = rules.enter(&trails.exclude, &self.path, is_directory);
-            below.exclude = trail;
-            d.taken &= verdict == Verdict::Keep;
-            d.enter &= verdict != Verdict::Ignore;
-        }
-        if let Some(include) = self.include {
-            let (verdict, trail) = include.rules.enter(&trails.include, &self.path, is_directory);
-            below.include = trail;
-            let matched = verdict != Verdict::Keep;
-            d.included = matched;
-            d.taken &= matched;
-            d.enter &= matched || include.may_match_below(&self.path);
-        }
-        (d, below)
+        below
     }
 
     /// Notes that something visible was found here: then the directories around it are in the context too.
@@ -266,50 +159,22 @@ impl<'a> Walk<'a> {
         }
         self.entries.push(entry);
     }
-
-    fn entry(&self, dir: BorrowedFd<'_>, name: &[u8], meta: &Meta, xattrs: Option<Xattrs>) -> Result<Entry, ContextError> {
-        entry(self.tree, dir, name, &self.path, meta, xattrs).map_err(|e| self.io("reading link", e))
-    }
-
-    fn io(&self, action: &'static str, e: impl Into<std::io::Error>) -> ContextError {
-        ContextError::io(action, &self.tree_path, e)
-    }
 }
 
-/// Makes the entry of `name` in `dir`; a regular file's digest is yet to come.
-pub(super) fn entry(
-    tree: &SourceTree,
-    dir: BorrowedFd<'_>,
-    name: &[u8],
-    path: &[u8],
-    meta: &Meta,
-    xattrs: Option<Xattrs>,
-) -> rustix::io::Result<Entry> {
-    let node = match meta.kind {
-        FileKind::Directory => Node::Directory,
-        FileKind::File => Node::File(ContentDigest::from_bytes([0; 32])),
-        FileKind::Symlink => Node::Symlink(link_target_at(dir, name)?),
-        kind => Node::Special(kind, meta.rdev),
-    };
+/// Makes an entry without attributes; a regular file's digest is yet to come.
+pub(super) fn entry(tree: &SourceTree, path: &[u8], meta: &Meta, node: Node) -> Entry {
     let (uid, gid) = tree.owner(meta);
-    Ok(Entry {
+    Entry {
         path: path.to_vec(),
         node,
         mode: meta.mode,
         uid,
         gid,
         mtime: meta.mtime,
-        xattrs: xattrs.unwrap_or_default(),
+        xattrs: Vec::new(),
         hard_link: None,
         implied: false,
         stamp: Stamp::from(meta),
         settled: false,
-    })
-}
-
-fn push(path: &mut Vec<u8>, name: &[u8]) {
-    if !path.is_empty() {
-        path.push(b'/');
     }
-    path.extend_from_slice(name);
 }

@@ -222,7 +222,7 @@ impl Build<'_> {
         }
         let selection = self.select_mount(id, from, source)?;
         self.keep_files(&selection)?;
-        let content = selection.sources.first().map_or(selection.digest, SelectedSource::content);
+        let content = selection.sources.first().map_or_else(|| selection.digest(), SelectedSource::content);
         let matches = vec![(0, vec![MatchInputs { name: Name(Vec::new()), content }])];
         self.remember(id, memory.as_deref(), &Remembered { matches })?;
         Ok(Some(content))

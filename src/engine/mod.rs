@@ -25,6 +25,8 @@ pub mod copy;
 pub mod error;
 pub mod event;
 pub mod export;
+#[cfg(test)]
+mod registry_tests;
 pub mod request;
 pub mod sources;
 

@@ -122,7 +122,7 @@ impl Build<'_> {
     ) -> Result<CacheMountId, BuildError> {
         let namespace = self.request.build_args.get(CACHE_NAMESPACE).map(String::as_str).unwrap_or_default();
         let plain = name.strip_prefix(namespace).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name);
-        let seed = from.map(|from| self.select_mount(id, from, source)).transpose()?.map(|seed| seed.digest.to_string());
+        let seed = from.map(|from| self.select_mount(id, from, source)).transpose()?.map(|seed| seed.digest().to_string());
         let owner = Some(owner).filter(|owner| *owner != (0o755, 0, 0));
         Ok(CacheMountId { namespace: namespace.into(), id: plain.into(), owner, seed })
     }

@@ -26,6 +26,7 @@ use super::event::Event;
 use super::export::{ExportError, Exported, Exporter, FinishedImage};
 use super::request::{BuildRequest, Output, PlatformSplit, PushOutput};
 use super::session::Build;
+use super::sources::{Several, note_several};
 
 /// What a build gave.
 #[derive(Debug, Clone, Default)]
@@ -214,8 +215,11 @@ impl<'a> Results<'a> {
             self.keep_image(image)?;
         }
         let id = Digest::of(&self.main().config);
+        let images = self.images.iter().map(|i| Digest::of(&i.config)).collect();
+        let several = (self.images.len() > 1).then_some(Several { images, ..Several::default() });
         for name in names(self.request.tags.iter().chain(more))? {
             self.engine.store.tag(&name, &id)?;
+            note_several(self.engine.store, &name, several.as_ref())?;
         }
         Ok(())
     }

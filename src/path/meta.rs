@@ -146,8 +146,15 @@ fn proc_path(fd: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<CString> {
 /// Returns what `name` in `dir` is, and all its attributes by name, the host's own ones included; not following
 /// a link. An empty name is `dir` itself.
 fn raw_xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Vec<Vec<u8>>> {
-    let path = proc_path(dir, name)?;
     let list = |buf: &mut Vec<u8>| {
+        if name.is_empty() {
+            // `O_PATH` descriptors need the way through /proc, which others are spared.
+            match rustix::fs::flistxattr(dir, rustix::buffer::spare_capacity(buf)) {
+                Err(Errno::BADF) => {}
+                other => return other,
+            }
+        }
+        let path = proc_path(dir, name)?;
         let spare = rustix::buffer::spare_capacity(buf);
         if name.is_empty() { rustix::fs::listxattr(&path, spare) } else { rustix::fs::llistxattr(&path, spare) }
     };

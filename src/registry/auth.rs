@@ -6,11 +6,13 @@
 
 use base64::Engine as _;
 use serde::Deserialize;
-use ureq::http::Uri;
+use ureq::http::{Method, Uri};
 
+use super::RegistryError;
 use super::credentials::Credential;
-use super::http::{Http, is_loopback};
-use super::{RegistryConfig, RegistryError};
+use super::hosts::{authority, is_loopback};
+use super::http::{Http, Trust};
+use super::rules::Place;
 
 /// The largest answer of a token server: containers/image's limit.
 const TOKEN_MAX_BYTES: u64 = 1 << 20;
@@ -72,6 +74,7 @@ fn parse_parameters(text: &str) -> Vec<(String, String)> {
 /// Gets the value of `Authorization` that answers the challenge; none: there is nothing to answer with.
 pub(super) fn authorize(
     http: &Http,
+    place: &Place,
     registry: &Uri,
     challenge: &Challenge,
     scope: &str,
@@ -83,8 +86,10 @@ pub(super) fn authorize(
             _ => None,
         }),
         Challenge::Bearer { realm, service } => {
-            let url = check_realm(http.config(), registry, realm, credential.is_some())?;
-            fetch_token(http, &url, service, scope, credential).map(|token| Some(format!("Bearer {token}")))
+            let url = check_realm(http, registry, realm, credential.is_some())?;
+            // A token server on an insecure registry's host is as insecure.
+            let trust = if registry.host() == url.host() { http.trust(registry, place) } else { http.trust(&url, place) };
+            fetch_token(http, &url, service, scope, credential, trust).map(|token| Some(format!("Bearer {token}")))
         }
     }
 }
@@ -93,15 +98,16 @@ fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
 }
 
-fn check_realm(config: &RegistryConfig, registry: &Uri, realm: &str, with_credentials: bool) -> Result<Uri, RegistryError> {
-    let host = registry.authority().map_or("", |a| a.as_str());
+fn check_realm(http: &Http, registry: &Uri, realm: &str, with_credentials: bool) -> Result<Uri, RegistryError> {
+    let host = authority(registry);
     let refused = || RegistryError::Realm { host: host.into(), realm: realm.chars().take(200).collect() };
     let url: Uri = realm.parse().map_err(|_| refused())?;
-    let realm_host = url.authority().map_or("", |a| a.as_str());
-    let plain_allowed = |h: &str| is_loopback(h) || config.insecure_hosts.iter().any(|i| i == h);
+    let realm_host = authority(&url);
+    // Where the registry itself was allowed to be without TLS.
+    let plain = |h: &str| is_loopback(h) || http.is_insecure(h) || url.host() == registry.host();
     match url.scheme_str() {
         Some("https") => {}
-        Some("http") if plain_allowed(host) && plain_allowed(realm_host) => {}
+        Some("http") if registry.scheme_str() == Some("http") && plain(realm_host) => {}
         _ => return Err(refused()),
     }
     // A registry elsewhere must not make us ask this machine's own services.
@@ -109,7 +115,7 @@ fn check_realm(config: &RegistryConfig, registry: &Uri, realm: &str, with_creden
         return Err(refused());
     }
     let (a, b) = (registry.host().unwrap_or_default(), url.host().unwrap_or_default());
-    let trusted = same_site(a, b) || config.trusted_realms.iter().any(|(r, t)| r == host && t == realm_host);
+    let trusted = same_site(a, b) || http.config().trusted_realms.iter().any(|(r, t)| r == host && t == realm_host);
     if with_credentials && !trusted {
         return Err(refused());
     }
@@ -140,11 +146,20 @@ struct TokenAnswer {
     access_token: Option<String>,
 }
 
-fn fetch_token(http: &Http, realm: &Uri, service: &str, scope: &str, credential: Option<&Credential>) -> Result<String, RegistryError> {
+fn fetch_token(
+    http: &Http,
+    realm: &Uri,
+    service: &str,
+    scope: &str,
+    credential: Option<&Credential>,
+    trust: Trust,
+) -> Result<String, RegistryError> {
+    let get = |url: &Uri, headers: &[(&str, &str)]| http.send(&Method::GET, url, headers, None, trust);
     let mut response = match credential {
         Some(Credential::IdentityToken(token)) => http.post_form(
             realm,
             &[("grant_type", "refresh_token"), ("service", service), ("scope", scope), ("client_id", "plywood"), ("refresh_token", token)],
+            trust,
         )?,
         other => {
             let separator = if realm.query().is_some() { '&' } else { '?' };
@@ -153,17 +168,18 @@ fn fetch_token(http: &Http, realm: &Uri, service: &str, scope: &str, credential:
             let query = format!("{realm}{separator}service={}{scopes}", percent(service));
             let url: Uri = query.parse().map_err(|_| RegistryError::Token { realm: realm.to_string() })?;
             match other {
-                Some(Credential::Password { user, password }) => http.get(&url, &[("authorization", &basic(user, password))])?,
-                _ => http.get(&url, &[])?,
+                Some(Credential::Password { user, password }) => get(&url, &[("authorization", &basic(user, password))])?,
+                _ => get(&url, &[])?,
             }
         }
     };
     let status = response.status().as_u16();
     if status != 200 {
+        let retry_after = super::client::retry_after(&response);
         let message = super::client::error_message(response.body_mut());
         return Err(match status {
-            401 | 403 => RegistryError::Denied { what: scope.into(), host: realm.authority().map_or("", |a| a.as_str()).into(), message },
-            _ => RegistryError::Status { url: realm.to_string(), status, message },
+            401 | 403 => RegistryError::Denied { what: scope.into(), host: authority(realm).into(), message },
+            _ => RegistryError::Status { url: realm.to_string(), status, message, retry_after },
         });
     }
     let body = response.body_mut().with_config().limit(TOKEN_MAX_BYTES).read_to_vec();
@@ -211,8 +227,9 @@ mod tests {
 
     #[test]
     fn credentials_go_to_a_realm_of_the_same_site_only() {
-        let mut config = RegistryConfig::default();
+        let mut config = crate::registry::RegistryConfig::default();
         config.trusted_realms.push(("r.example".into(), "login.other.example".into()));
+        let http = Http::new(config);
         for (registry, realm, anonymous, with_credentials) in [
             ("https://registry.one.example", "https://auth.one.example/token", true, true),
             ("https://r.one.example", "https://r.one.example/token", true, true),
@@ -229,8 +246,8 @@ mod tests {
             ("https://r.example", "nonsense", false, false),
         ] {
             let registry: Uri = registry.parse().unwrap();
-            assert_eq!(check_realm(&config, &registry, realm, false).is_ok(), anonymous, "{registry} {realm}");
-            assert_eq!(check_realm(&config, &registry, realm, true).is_ok(), with_credentials, "{registry} {realm}");
+            assert_eq!(check_realm(&http, &registry, realm, false).is_ok(), anonymous, "{registry} {realm}");
+            assert_eq!(check_realm(&http, &registry, realm, true).is_ok(), with_credentials, "{registry} {realm}");
         }
     }
 }

@@ -1,28 +1,32 @@
-//! Pulls documents and blobs, with authentication, redirects and retries.
+//! The client for all registries: requests with authentication, redirects and retries, at the places that the rules name.
 //!
-//! The order of trust: a digest that the caller gave wins over whatever the server says; a tag is worth what the
-//! server says, its digest is computed from the bytes. `Docker-Content-Digest` is not read at all.
+//! Pulling and pushing are next door ([`super::pull`], [`super::push`]). A place that is a mirror and fails is left out for
+//! the rest of the client's life, which is one command: each of thirty layers would wait for it else.
+//!
+//! What a newcomer would get wrong: credentials, tokens and messages are the place's that is asked, not the name's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ureq::Body;
 use ureq::http::{Method, Response, Uri};
 
 use super::auth::{self, Challenge};
 use super::credentials;
-use super::http::{self, Http};
+use super::error::Recovery;
+use super::hosts::{self, authority};
+use super::http::Http;
 use super::pause::Pause;
-use super::transfer::Pumped;
-use super::{Ends, RegistryConfig, RegistryError};
+use super::rules::{NamedBy, Place, Rule};
+use super::{RegistryConfig, RegistryError, Retry, transfer};
 use crate::digest::Digest;
-use crate::image::manifest::{DOCUMENT_MAX_BYTES, Descriptor, media};
 
 /// How Docker's own registry is called in references.
 pub(super) const HUB_NAME: &str = "docker.io";
 /// Where it is: the one host that is known by name.
-const HUB_HOST: &str = "registry-1.docker.io";
+pub(super) const HUB_HOST: &str = "registry-1.docker.io";
 
 const REDIRECTS_MAX: usize = 5;
 /// How much of an error's body is read.
@@ -35,17 +39,6 @@ pub struct Repository {
     pub host: String,
     /// `library/alpine`.
     pub path: String,
-}
-
-/// A document as it came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fetched {
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    /// What the server calls it, parameters cut off; empty when it said nothing.
-    pub media_type: String,
-    /// Of its bytes.
-    pub digest: Digest,
 }
 
 /// A request to a repository.
@@ -68,6 +61,12 @@ pub struct Client {
     http: Http,
     /// By origin and scope.
     tokens: Mutex<HashMap<(String, String), String>>,
+    /// Mirrors that failed.
+    left_out: Mutex<HashSet<Place>>,
+    /// Where a repository's last document came from: what it names is asked for there first.
+    served: Mutex<HashMap<Repository, Place>>,
+    /// Where a blob came from.
+    sources: Mutex<HashMap<Digest, Place>>,
 }
 
 impl std::fmt::Debug for Client {
@@ -76,24 +75,29 @@ impl std::fmt::Debug for Client {
     }
 }
 
-impl Repository {
-    pub(super) fn base(&self, http: &Http) -> Result<Uri, RegistryError> {
-        let host = if self.host == HUB_NAME { HUB_HOST } else { self.host.as_str() };
-        let scheme = if http.may_be_plain(host) { "http" } else { "https" };
-        let plain_text = host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']' | b'_'));
-        let url = plain_text.then(|| format!("{scheme}://{host}/").parse().ok()).flatten();
-        url.ok_or_else(|| RegistryError::Host(self.host.clone()))
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-    pub(super) fn pull_scope(&self) -> String {
-        format!("repository:{}:pull", self.path)
+impl Place {
+    /// Returns the root of the registry's addresses.
+    pub(super) fn base(&self, http: &Http) -> Result<Uri, RegistryError> {
+        let host = self.authority();
+        let refused = || RegistryError::Host(self.at.host.clone());
+        let plain_text = host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']' | b'_'));
+        if !plain_text || host.is_empty() {
+            return Err(refused());
+        }
+        let scheme = if http.speaks_tls(self)? { "https" } else { "http" };
+        format!("{scheme}://{host}/").parse().map_err(|_| refused())
     }
 }
 
 impl Client {
     /// Makes a client; connects to nothing.
     pub fn new(config: RegistryConfig) -> Self {
-        Self { http: Http::new(config), tokens: Mutex::default() }
+        let (tokens, left_out, served, sources) = Default::default();
+        Self { http: Http::new(config), tokens, left_out, served, sources }
     }
 
     /// Returns the way to addresses that are no registry's.
@@ -106,145 +110,187 @@ impl Client {
         self.http.config()
     }
 
-    /// Fetches the manifest or index that a tag or a digest leads to; at most 4 MiB.
-    ///
-    /// A digest is verified.
-    pub fn document(&self, repository: &Repository, tag_or_digest: &str) -> Result<Fetched, RegistryError> {
-        let what = || format!("{}/{}:{tag_or_digest}", repository.host, repository.path);
-        let mut pause = Pause::new(self);
-        let (bytes, media_type) = loop {
-            let path = format!("manifests/{tag_or_digest}");
-            let attempt = self.get(repository, &path, &[("accept", media::MANIFEST_ACCEPT)], &what).and_then(|(url, mut response)| {
-                let media_type = content_type(&response);
-                let bytes = read_capped(&url, response.body_mut(), DOCUMENT_MAX_BYTES, &what)?;
-                Ok((bytes, media_type))
-            });
-            match attempt {
-                Ok(found) => break found,
-                Err(e) => pause.before_retry(e)?,
-            }
-        };
-        let digest = Digest::of(&bytes);
-        match tag_or_digest.parse::<Digest>() {
-            Ok(expected) if expected != digest => Err(RegistryError::Digest { what: what(), expected, found: digest }),
-            _ => Ok(Fetched { bytes, media_type, digest }),
+    /// Returns where a repository is asked for, in order, without the mirrors that have failed.
+    pub(super) fn places(&self, repository: &Repository, by: NamedBy) -> Result<Vec<Place>, RegistryError> {
+        let mut places = self.config().rules.places(repository, by).map_err(blocked)?;
+        // What a document names is where the document was.
+        if let Some(served) = lock(&self.served).get(repository).filter(|_| by == NamedBy::Digest)
+            && served.mirror
+        {
+            places.retain(|p| p != served);
+            places.insert(0, served.clone());
         }
+        let left_out = lock(&self.left_out);
+        places.retain(|p| !left_out.contains(p));
+        Ok(places)
     }
 
-    /// Fetches a small blob (an image's configuration) into memory; size and digest are verified.
-    pub fn small_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<Vec<u8>, RegistryError> {
-        if blob.size > DOCUMENT_MAX_BYTES {
-            return Err(RegistryError::TooLarge { what: blob.digest.to_string(), limit_bytes: DOCUMENT_MAX_BYTES });
-        }
-        let mut reader = self.open_blob(repository, blob);
-        let mut bytes = Vec::new();
-        let outcome = reader.read_to_end(&mut bytes);
-        outcome.map_err(|e| RegistryError::from_io(e, || reader.what()))?;
-        let found = Digest::of(&bytes);
-        if found != blob.digest {
-            return Err(RegistryError::Digest { what: reader.what(), expected: blob.digest, found });
-        }
-        Ok(bytes)
+    /// Returns where a repository is pushed to.
+    pub(super) fn place_to_push(&self, repository: &Repository) -> Result<Place, RegistryError> {
+        self.config().rules.place_to_push(repository).map_err(blocked)
     }
 
-    /// Opens a blob for reading; connects at the first read.
-    ///
-    /// The reader gives exactly the descriptor's number of bytes or an error (a [`RegistryError`] inside an
-    /// [`io::Error`]; [`RegistryError::from_io`] takes it out). A transfer that breaks goes on where it broke.
-    /// **The digest is not verified**: whoever stores the bytes does that, in the same pass.
-    pub fn open_blob<'a>(&'a self, repository: &'a Repository, blob: &Descriptor) -> BlobReader<'a> {
-        BlobReader {
-            client: self,
-            repository,
-            digest: blob.digest,
-            size: blob.size,
-            body: None,
-            skip: 0,
-            done: 0,
-            done_before: 0,
-            pause: Pause::new(self),
-        }
-    }
-
-    /// Sends a GET below `/v2/REPOSITORY/` and follows where it leads; the answer is a success (200, 206).
-    fn get(
+    /// Asks the places in order until one gives what is asked for; the error is the last one's.
+    pub(super) fn at_places<T>(
         &self,
         repository: &Repository,
-        path: &str,
-        headers: &[(&str, &str)],
-        what: &dyn Fn() -> String,
-    ) -> Result<(Uri, Response<Body>), RegistryError> {
-        let url = self.below(repository, path)?;
-        let (url, mut response) =
-            self.ask(repository, &Call { method: Method::GET, url, headers, scope: repository.pull_scope(), what }, None)?;
-        match response.status().as_u16() {
-            200 | 206 => Ok((url, response)),
-            status => Err(refusal(repository, &url, status, &mut response, what)),
+        by: NamedBy,
+        ask: &mut dyn FnMut(&Place, Retry) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        let retry = self.config().retry;
+        for place in self.places(repository, by)? {
+            match ask(&place, if place.mirror { retry.hurried() } else { retry }) {
+                Err(RegistryError::Interrupted) => return Err(RegistryError::Interrupted),
+                Err(e) if place.mirror => self.leave_out(&place, &e),
+                answer => return answer,
+            }
+        }
+        Err(RegistryError::Host(repository.host.clone()))
+    }
+
+    /// Asks a mirror nothing any more, and says so.
+    pub(super) fn leave_out(&self, place: &Place, why: &RegistryError) {
+        if lock(&self.left_out).insert(place.clone())
+            && let Some(notices) = &self.config().notices
+        {
+            let mut text = why.to_string();
+            let mut next = std::error::Error::source(why);
+            while let Some(cause) = next {
+                text.push_str(&format!(": {cause}"));
+                next = cause.source();
+            }
+            (notices.0)(&format!("the mirror {}/{} is left out: {text}", place.at.host, place.at.path));
+        }
+    }
+
+    pub(super) fn note_served(&self, repository: &Repository, place: &Place) {
+        lock(&self.served).insert(repository.clone(), place.clone());
+    }
+
+    pub(super) fn note_source(&self, blob: &Digest, place: &Place) {
+        lock(&self.sources).insert(*blob, place.clone());
+    }
+
+    pub(super) fn source_of(&self, blob: &Digest) -> Option<Place> {
+        lock(&self.sources).get(blob).cloned()
+    }
+
+    /// Tries again what fails in passing.
+    pub(super) fn patiently<T>(&self, retry: Retry, mut attempt: impl FnMut() -> Result<T, RegistryError>) -> Result<T, RegistryError> {
+        let mut pause = Pause::new(retry);
+        loop {
+            match attempt() {
+                Ok(done) => return Ok(done),
+                Err(e) => self.wait(&mut pause, e)?,
+            }
+        }
+    }
+
+    /// Waits, or returns the error when trying again can't help or was tried enough.
+    pub(super) fn wait(&self, pause: &mut Pause, error: RegistryError) -> Result<(), RegistryError> {
+        let recovery = match error.recovery() {
+            // Who has answered is away for a moment; who never did may not be there at all.
+            Recovery::Unreachable if matches!(&error, RegistryError::Transport { url, .. } if self.http.has_answered(url)) => {
+                Recovery::Outage
+            }
+            recovery => recovery,
+        };
+        match pause.after(recovery, error.retry_after()) {
+            Some(time) if transfer::pause(time, &self.config().ends()) => Ok(()),
+            Some(_) => Err(RegistryError::Interrupted),
+            None if pause.tries > 1 => Err(RegistryError::GivenUp { tries: pause.tries, source: Box::new(error) }),
+            None => Err(error),
         }
     }
 
     /// Returns an address below `/v2/REPOSITORY/`.
-    pub(super) fn below(&self, repository: &Repository, path: &str) -> Result<Uri, RegistryError> {
-        let base = repository.base(&self.http)?;
-        http::join(&base, &format!("/v2/{}/{path}", repository.path)).ok_or_else(|| RegistryError::Host(repository.host.clone()))
+    pub(super) fn below(&self, place: &Place, path: &str) -> Result<Uri, RegistryError> {
+        let base = place.base(&self.http)?;
+        hosts::join(&base, &format!("/v2/{}/{path}", place.at.path)).ok_or_else(|| RegistryError::Host(place.at.host.clone()))
     }
 
     /// Sends a request, with the authorization that the registry asks for, and follows where it leads; what comes back is
     /// neither a redirect nor a first challenge.
     pub(super) fn ask(
         &self,
-        repository: &Repository,
+        place: &Place,
         call: &Call<'_>,
         mut body: Option<&mut Opener<'_>>,
     ) -> Result<(Uri, Response<Body>), RegistryError> {
-        let base = repository.base(&self.http)?;
-        let token_key = (base.to_string(), call.scope.clone());
-        let mut authorization = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&token_key).cloned();
-        let mut asked = false;
+        let mut base = place.base(&self.http)?;
         let mut url = call.url.clone();
-        let mut hops = 0;
+        let mut authorization = self.token(&base, &call.scope);
+        let (mut asked, mut hops) = (false, 0);
         loop {
             let mut all = call.headers.to_vec();
             // Only where the challenge came from: a redirect to another host, port or scheme gets nothing.
-            if let Some(value) = authorization.as_deref().filter(|_| http::same_origin(&url, &base)) {
+            if let Some(value) = authorization.as_deref().filter(|_| hosts::same_origin(&url, &base)) {
                 all.push(("authorization", value));
             }
-            let response = match &mut body {
-                None => self.http.send(&call.method, &url, &all, None)?,
-                Some(open) => {
-                    let (mut reader, length) = open().map_err(|source| RegistryError::Read { what: (call.what)(), source })?;
-                    self.http.send(&call.method, &url, &all, Some((&mut reader, length)))?
-                }
-            };
+            let answer = self.send(place, call, &url, &all, body.as_deref_mut());
+            if makes_no_sense(&answer) && hosts::same_origin(&url, &base) && base.scheme_str() == Some("http") && self.http.wants_tls(place)
+            {
+                (base, url) = (place.base(&self.http)?, with_tls(&url).unwrap_or(url));
+                continue;
+            }
+            let response = answer?;
             match response.status().as_u16() {
-                401 if !asked && http::same_origin(&url, &base) => {
+                401 if !asked && hosts::same_origin(&url, &base) => {
                     asked = true;
-                    authorization = self.answer_challenge(repository, &base, &response, &call.scope, call.what)?;
+                    authorization = self.answer_challenge(place, &base, &response, &call.scope, call.what)?;
                     if let Some(value) = &authorization {
-                        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(token_key.clone(), value.clone());
+                        lock(&self.tokens).insert((base.to_string(), call.scope.clone()), value.clone());
                     }
-                    url = call.url.clone();
                 }
                 // The other three would make a GET of anything.
                 status @ (301 | 302 | 303 | 307 | 308)
                     if matches!(status, 307 | 308) || matches!(call.method, Method::GET | Method::HEAD) =>
                 {
                     hops += 1;
-                    url = self.redirect(&url, &response, hops)?;
+                    url = self.redirect(place, &url, &response, hops)?;
                 }
                 _ => return Ok((url, response)),
             }
         }
     }
 
-    fn redirect(&self, url: &Uri, response: &Response<Body>, hops: usize) -> Result<Uri, RegistryError> {
+    /// Asks for the root of a registry's API, without credentials.
+    pub(super) fn greet(&self, place: &Place) -> Result<(Uri, Response<Body>), RegistryError> {
+        loop {
+            let base = place.base(&self.http)?;
+            let url = hosts::join(&base, "/v2/").ok_or_else(|| RegistryError::Host(place.at.host.clone()))?;
+            let answer = self.http.send(&Method::GET, &url, &[], None, self.http.trust(&url, place));
+            if !(makes_no_sense(&answer) && base.scheme_str() == Some("http") && self.http.wants_tls(place)) {
+                return answer.map(|response| (url, response));
+            }
+        }
+    }
+
+    fn token(&self, base: &Uri, scope: &str) -> Option<String> {
+        lock(&self.tokens).get(&(base.to_string(), scope.to_string())).cloned()
+    }
+
+    fn send(
+        &self,
+        place: &Place,
+        call: &Call<'_>,
+        url: &Uri,
+        headers: &[(&str, &str)],
+        body: Option<&mut Opener<'_>>,
+    ) -> Result<Response<Body>, RegistryError> {
+        let trust = self.http.trust(url, place);
+        let Some(open) = body else { return self.http.send(&call.method, url, headers, None, trust) };
+        let (mut reader, length) = open().map_err(|source| RegistryError::Read { what: (call.what)(), source })?;
+        self.http.send(&call.method, url, headers, Some((&mut reader, length)), trust)
+    }
+
+    fn redirect(&self, place: &Place, url: &Uri, response: &Response<Body>, hops: usize) -> Result<Uri, RegistryError> {
         let location = response.headers().get("location").and_then(|v| v.to_str().ok()).unwrap_or_default();
         let refused = || RegistryError::Redirect { url: url.to_string(), to: location.chars().take(200).collect() };
-        let next = http::join(url, location).filter(|_| hops <= REDIRECTS_MAX).ok_or_else(refused)?;
-        self.http.require_secure(&next).map_err(|_| refused())?;
-        let authority = |u: &Uri| u.authority().map_or(String::new(), |a| a.to_string());
+        let next = hosts::join(url, location).filter(|_| hops <= REDIRECTS_MAX).ok_or_else(refused)?;
+        self.http.require_secure(&next, place).map_err(|_| refused())?;
         // A registry elsewhere must not make us ask this machine's own services.
-        if http::is_loopback(&authority(&next)) && !http::is_loopback(&authority(url)) {
+        if hosts::is_loopback(authority(&next)) && !hosts::is_loopback(authority(url)) {
             return Err(refused());
         }
         Ok(next)
@@ -252,20 +298,20 @@ impl Client {
 
     fn answer_challenge(
         &self,
-        repository: &Repository,
+        place: &Place,
         base: &Uri,
         response: &Response<Body>,
         scope: &str,
         what: &dyn Fn() -> String,
     ) -> Result<Option<String>, RegistryError> {
-        let host = || repository.host.clone();
+        let host = || place.at.host.clone();
         let values: Vec<&str> = response.headers().get_all("www-authenticate").iter().filter_map(|v| v.to_str().ok()).collect();
         let challenge = Challenge::parse(values.iter().copied())
             .ok_or_else(|| RegistryError::Challenge { host: host(), challenge: values.join(", ").chars().take(200).collect() })?;
         let config = self.http.config();
-        let credential = credentials::find(&config.auth_files, &config.helper_dirs, repository)
+        let credential = credentials::find(&config.auth_files, &config.helper_dirs, &place.at)
             .map_err(|source| RegistryError::Credentials { host: host(), source })?;
-        let value = auth::authorize(&self.http, base, &challenge, scope, credential.as_ref())?;
+        let value = auth::authorize(&self.http, place, base, &challenge, scope, credential.as_ref())?;
         value.map(Some).ok_or_else(|| RegistryError::Denied {
             what: what(),
             host: host(),
@@ -274,138 +320,44 @@ impl Client {
     }
 }
 
-/// A blob on its way; see [`Client::open_blob`].
-pub struct BlobReader<'a> {
-    client: &'a Client,
-    repository: &'a Repository,
-    digest: Digest,
-    size: u64,
-    body: Option<(Uri, Pumped<Ends>)>,
-    /// Bytes of the answer that we have already: Range was not understood.
-    skip: u64,
-    done: u64,
-    /// `done` at the last failure: new bytes make the patience new.
-    done_before: u64,
-    pause: Pause<'a>,
-}
-
-impl BlobReader<'_> {
-    fn what(&self) -> String {
-        format!("blob {} of {}/{}", self.digest, self.repository.host, self.repository.path)
-    }
-
-    fn connect(&mut self) -> Result<(), RegistryError> {
-        let range = format!("bytes={}-", self.done);
-        let headers: &[(&str, &str)] = if self.done > 0 { &[("range", &range)] } else { &[] };
-        let path = format!("blobs/{}", self.digest);
-        let (url, response) = self.client.get(self.repository, &path, headers, &|| self.what())?;
-        self.skip = match response.status().as_u16() {
-            206 if self.done > 0 && range_starts_at(&response) == Some(self.done) => 0,
-            206 => {
-                let message = "not the range that was asked for".into();
-                return Err(RegistryError::Status { url: url.to_string(), status: 206, message });
-            }
-            _ => self.done,
-        };
-        let body = Pumped::start(response.into_body().into_reader(), self.client.config().ends());
-        let body = body.map_err(|source| RegistryError::Body { url: url.to_string(), source })?;
-        self.body = Some((url, body));
-        Ok(())
-    }
-
-    /// Reads what comes next of the answer at hand; none: it ended early.
-    fn take(&mut self, buffer: &mut [u8]) -> Result<usize, RegistryError> {
-        let size = self.size;
-        loop {
-            let Some((url, body)) = &mut self.body else {
-                self.connect()?;
-                continue;
-            };
-            let n = match body.read(buffer) {
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) if self.client.config().ends()() => return Err(RegistryError::Interrupted),
-                Err(source) => return Err(RegistryError::Body { url: url.to_string(), source }),
-            };
-            if n == 0 && self.done < size {
-                return Err(RegistryError::Truncated { url: url.to_string(), received: self.done, expected: size });
-            }
-            let again = usize::try_from(self.skip).unwrap_or(usize::MAX).min(n);
-            self.skip -= again as u64;
-            buffer.copy_within(again..n, 0);
-            let new = n - again;
-            if new as u64 > size - self.done {
-                return Err(RegistryError::Size { what: self.what(), expected: size, found: self.done + new as u64 });
-            }
-            self.done += new as u64;
-            if new > 0 || n == 0 {
-                return Ok(new);
-            }
-        }
-    }
-}
-
-impl Read for BlobReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            match self.take(buffer) {
-                Ok(n) => return Ok(n),
-                Err(e) => {
-                    self.body = None;
-                    if self.done > self.done_before {
-                        self.pause = Pause::new(self.client);
-                        self.done_before = self.done;
-                    }
-                    self.pause.before_retry(e).map_err(io::Error::other)?;
-                }
-            }
-        }
-    }
-}
-
 /// Makes an error of an answer that is no success.
-pub(super) fn refusal(
-    repository: &Repository,
-    url: &Uri,
-    status: u16,
-    response: &mut Response<Body>,
-    what: &dyn Fn() -> String,
-) -> RegistryError {
+pub(super) fn refusal(place: &Place, url: &Uri, status: u16, response: &mut Response<Body>, what: &dyn Fn() -> String) -> RegistryError {
+    let retry_after = retry_after(response);
     let message = error_message(response.body_mut());
     match status {
-        404 => RegistryError::NotFound { what: what(), host: repository.host.clone() },
-        401 | 403 => RegistryError::Denied { what: what(), host: repository.host.clone(), message },
-        _ => RegistryError::Status { url: url.to_string(), status, message },
+        404 => RegistryError::NotFound { what: what(), host: place.at.host.clone() },
+        401 | 403 => RegistryError::Denied { what: what(), host: place.at.host.clone(), message },
+        _ => RegistryError::Status { url: url.to_string(), status, message, retry_after },
     }
 }
 
-fn range_starts_at(response: &Response<Body>) -> Option<u64> {
-    let value = response.headers().get("content-range")?.to_str().ok()?;
-    value.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+fn blocked(rule: &Rule) -> RegistryError {
+    RegistryError::Blocked { prefix: rule.prefix.clone(), file: rule.file.clone() }
 }
 
-fn content_type(response: &Response<Body>) -> String {
-    let value = response.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().to_string()
+/// Tells whether an answer to http may be that of a server which expected TLS: such ones say 400, or hang up.
+fn makes_no_sense(answer: &Result<Response<Body>, RegistryError>) -> bool {
+    match answer {
+        Ok(response) => response.status().as_u16() == 400,
+        Err(RegistryError::Transport { source, .. }) => matches!(&**source, ureq::Error::Protocol(_) | ureq::Error::Io(_)),
+        Err(_) => false,
+    }
 }
 
-fn read_capped(url: &Uri, body: &mut Body, limit_bytes: u64, what: &dyn Fn() -> String) -> Result<Vec<u8>, RegistryError> {
-    let announced = body.content_length();
-    let mut bytes = Vec::new();
-    let mut reader = body.as_reader().take(limit_bytes + 1);
-    reader.read_to_end(&mut bytes).map_err(|source| RegistryError::Body { url: url.to_string(), source })?;
-    if bytes.len() as u64 > limit_bytes {
-        return Err(RegistryError::TooLarge { what: what(), limit_bytes });
+fn with_tls(url: &Uri) -> Option<Uri> {
+    url.to_string().strip_prefix("http://").and_then(|rest| format!("https://{rest}").parse().ok())
+}
+
+/// Reads `Retry-After`: seconds, or a date, which is compared with the server's own.
+pub(super) fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::trim);
+    let value = header("retry-after")?;
+    if let Ok(secs) = value.parse() {
+        return Some(Duration::from_secs(secs));
     }
-    match announced {
-        Some(expected) if (bytes.len() as u64) < expected => {
-            Err(RegistryError::Truncated { url: url.to_string(), received: bytes.len() as u64, expected })
-        }
-        _ => Ok(bytes),
-    }
+    let date = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|t| t.timestamp().as_second());
+    let secs = date(value)?.saturating_sub(date(header("date")?)?);
+    Some(Duration::from_secs(u64::try_from(secs).unwrap_or(0)))
 }
 
 /// Returns the messages of the specification's error body; empty when it has another form.
@@ -429,7 +381,3 @@ pub(super) fn error_message(body: &mut Body) -> String {
     // It is shown on a terminal: no control characters of a stranger's.
     texts.join("; ").chars().filter(|c| !c.is_control()).take(300).collect()
 }
-
-#[cfg(test)]
-#[path = "client_tests.rs"]
-mod tests;

@@ -15,7 +15,7 @@ use ureq::http::Method;
 use super::auth::{self, Challenge};
 use super::client::{Client, HUB_NAME, Repository};
 use super::credentials::{self, Credential, CredentialError};
-use super::{RegistryConfig, RegistryError, http};
+use super::{RegistryConfig, RegistryError};
 use crate::fsio::{self, Durability};
 
 /// A login that can't be kept or removed.
@@ -41,11 +41,9 @@ fn detail(said: &str) -> String {
 impl Client {
     /// Asks a registry whether it takes a credential. Returns whether it asks for one at all.
     pub fn check_login(&self, host: &str, credential: &Credential) -> Result<bool, RegistryError> {
-        let registry = Repository { host: host.into(), path: String::new() };
-        let base = registry.base(self.http())?;
-        let url = http::join(&base, "/v2/").ok_or_else(|| RegistryError::Host(host.into()))?;
-        let response = self.http().send(&Method::GET, &url, &[], None)?;
-        let unexpected = |status| RegistryError::Status { url: url.to_string(), status, message: String::new() };
+        let place = self.place_to_push(&Repository { host: host.into(), path: String::new() })?;
+        let (url, response) = self.greet(&place)?;
+        let unexpected = |status| RegistryError::status(&url, status, "");
         match response.status().as_u16() {
             200 => return Ok(false),
             401 => {}
@@ -55,9 +53,10 @@ impl Client {
         let challenge = Challenge::parse(values.iter().copied())
             .ok_or_else(|| RegistryError::Challenge { host: host.into(), challenge: values.join(", ").chars().take(200).collect() })?;
         let denied = |message: &str| RegistryError::Denied { what: "its API".into(), host: host.into(), message: message.into() };
-        let header = auth::authorize(self.http(), &base, &challenge, "", Some(credential))?;
+        let header = auth::authorize(self.http(), &place, &url, &challenge, "", Some(credential))?;
         let header = header.ok_or_else(|| denied("it takes no token of this kind"))?;
-        match self.http().send(&Method::GET, &url, &[("authorization", &header)], None)?.status().as_u16() {
+        let trust = self.http().trust(&url, &place);
+        match self.http().send(&Method::GET, &url, &[("authorization", &header)], None, trust)?.status().as_u16() {
             200 => Ok(true),
             401 | 403 => Err(denied("the user or password is wrong")),
             status => Err(unexpected(status)),

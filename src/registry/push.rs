@@ -15,8 +15,9 @@ use ureq::http::{Method, Response, Uri};
 
 use super::RegistryError;
 use super::client::{Call, Client, Repository, refusal};
-use super::http;
+use super::hosts;
 use super::pause::Pause;
+use super::rules::Place;
 use crate::digest::Digest;
 use crate::image::manifest::Descriptor;
 
@@ -67,7 +68,8 @@ impl Client {
         open: &BlobSource<'_>,
         sent: &dyn Fn(u64),
     ) -> Result<Sent, RegistryError> {
-        let upload = Upload { client: self, repository, blob, mount, open, sent };
+        let place = &self.place_to_push(repository)?;
+        let upload = Upload { client: self, place, blob, mount, open, sent };
         if upload.patiently(|| upload.is_there())? {
             return Ok(Sent::Present);
         }
@@ -76,43 +78,37 @@ impl Client {
 
     /// Puts a manifest or index under a tag or its digest.
     pub fn push_document(&self, repository: &Repository, tag_or_digest: &str, media_type: &str, bytes: &[u8]) -> Result<(), RegistryError> {
+        let place = self.place_to_push(repository)?;
         let what = || format!("{}/{}:{tag_or_digest}", repository.host, repository.path);
-        let url = self.below(repository, &format!("manifests/{tag_or_digest}"))?;
-        let mut pause = Pause::new(self);
-        loop {
+        self.patiently(self.config().retry, || {
+            let url = self.below(&place, &format!("manifests/{tag_or_digest}"))?;
             let headers: &[(&str, &str)] = &[("content-type", media_type)];
-            let call = Call { method: Method::PUT, url: url.clone(), headers, scope: push_scope(repository, &[]), what: &what };
+            let call = Call { method: Method::PUT, url, headers, scope: push_scope(&place, &[]), what: &what };
             let mut open = || -> io::Result<(Box<dyn Read + '_>, u64)> { Ok((Box::new(bytes), bytes.len() as u64)) };
-            let attempt =
-                self.ask(repository, &call, Some(&mut open)).and_then(|answer| expect(repository, answer, &[200, 201, 202], &what));
-            match attempt {
-                Ok(_) => return Ok(()),
-                Err(e) => pause.before_retry(e)?,
-            }
-        }
+            let answer = self.ask(&place, &call, Some(&mut open))?;
+            let (_, response) = expect(&place, answer, &[200, 201, 202], &what)?;
+            kept_as(&response, &Digest::of(bytes), &what)
+        })
     }
 
     /// Returns whether a repository has a manifest or index of this digest.
     pub fn has_document(&self, repository: &Repository, digest: &Digest, accept: &str) -> Result<bool, RegistryError> {
+        let place = self.place_to_push(repository)?;
         let what = || format!("{}/{}@{digest}", repository.host, repository.path);
-        let url = self.below(repository, &format!("manifests/{digest}"))?;
-        let headers: &[(&str, &str)] = &[("accept", accept)];
-        let mut pause = Pause::new(self);
-        loop {
-            let call = Call { method: Method::HEAD, url: url.clone(), headers, scope: push_scope(repository, &[]), what: &what };
-            let attempt = self.ask(repository, &call, None).and_then(|answer| expect(repository, answer, &[200, 404], &what));
-            match attempt {
-                Ok((_, response)) => return Ok(response.status().as_u16() == 200),
-                Err(e) => pause.before_retry(e)?,
-            }
-        }
+        self.patiently(self.config().retry, || {
+            let url = self.below(&place, &format!("manifests/{digest}"))?;
+            let headers: &[(&str, &str)] = &[("accept", accept)];
+            let call = Call { method: Method::HEAD, url, headers, scope: push_scope(&place, &[]), what: &what };
+            let (_, response) = expect(&place, self.ask(&place, &call, None)?, &[200, 404], &what)?;
+            Ok(response.status().as_u16() == 200)
+        })
     }
 }
 
 /// One blob on its way to a repository.
 struct Upload<'u> {
     client: &'u Client,
-    repository: &'u Repository,
+    place: &'u Place,
     blob: &'u Descriptor,
     mount: &'u [String],
     open: &'u BlobSource<'u>,
@@ -121,38 +117,33 @@ struct Upload<'u> {
 
 impl Upload<'_> {
     fn what(&self) -> String {
-        format!("blob {} of {}/{}", self.blob.digest, self.repository.host, self.repository.path)
+        format!("blob {} of {}/{}", self.blob.digest, self.place.at.host, self.place.at.path)
     }
 
     /// Tries again what fails in passing.
-    fn patiently<T>(&self, attempt: impl Fn() -> Result<T, RegistryError>) -> Result<T, RegistryError> {
-        let mut pause = Pause::new(self.client);
-        loop {
-            match attempt() {
-                Ok(done) => return Ok(done),
-                Err(e) => pause.before_retry(e)?,
-            }
-        }
+    fn patiently<T>(&self, attempt: impl FnMut() -> Result<T, RegistryError>) -> Result<T, RegistryError> {
+        self.client.patiently(self.client.config().retry, attempt)
     }
 
     fn ask(&self, method: Method, url: Uri, headers: &[(&str, &str)], accepted: &[u16]) -> Result<(Uri, Response<Body>), RegistryError> {
         let what = || self.what();
-        let call = Call { method, url, headers, scope: push_scope(self.repository, self.mount), what: &what };
-        expect(self.repository, self.client.ask(self.repository, &call, None)?, accepted, &what)
+        let call = Call { method, url, headers, scope: push_scope(self.place, self.mount), what: &what };
+        expect(self.place, self.client.ask(self.place, &call, None)?, accepted, &what)
     }
 
     fn is_there(&self) -> Result<bool, RegistryError> {
-        let url = self.client.below(self.repository, &format!("blobs/{}", self.blob.digest))?;
+        let url = self.client.below(self.place, &format!("blobs/{}", self.blob.digest))?;
         let (_, response) = self.ask(Method::HEAD, url, &[], &[200, 404])?;
-        Ok(response.status().as_u16() == 200)
+        let announced = response.headers().get("content-length").and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+        // One of another size is no such blob, whatever it is called; some servers say 0 where they send no body.
+        Ok(response.status().as_u16() == 200 && announced.is_none_or(|length| length == 0 || length == self.blob.size))
     }
 
     fn send(&self) -> Result<Sent, RegistryError> {
         for from in self.mount {
             let path = format!("blobs/uploads/?mount={}&from={from}", self.blob.digest);
             // Who may not read there is answered by an upload of its own, or by a refusal: no matter.
-            if let Ok((url, response)) =
-                self.client.below(self.repository, &path).and_then(|url| self.ask(Method::POST, url, &[], &[201, 202]))
+            if let Ok((url, response)) = self.client.below(self.place, &path).and_then(|url| self.ask(Method::POST, url, &[], &[201, 202]))
             {
                 match response.status().as_u16() {
                     201 => return Ok(Sent::Mounted),
@@ -160,7 +151,7 @@ impl Upload<'_> {
                 }
             }
         }
-        let mut pause = Pause::new(self.client);
+        let mut pause = Pause::new(self.client.config().retry);
         let mut whole = true;
         loop {
             let attempt = self.begin().map_err(Failure::from).and_then(|at| if whole { self.in_one(at) } else { self.in_pieces(at) });
@@ -169,7 +160,11 @@ impl Upload<'_> {
                 Err(Failure::TooBig(e)) if !whole => return Err(e),
                 Err(Failure::TooBig(_)) => whole = false,
                 Err(Failure::Broken(e)) => {
-                    pause.before_retry(e)?;
+                    self.client.wait(&mut pause, e)?;
+                    // The answer alone may have been lost.
+                    if self.patiently(|| self.is_there())? {
+                        return Ok(Sent::Uploaded);
+                    }
                     // Small ones are not worth more than another try.
                     whole = self.blob.size <= PIECE_BYTES;
                 }
@@ -179,7 +174,7 @@ impl Upload<'_> {
 
     /// Begins an upload and returns its address.
     fn begin(&self) -> Result<Uri, RegistryError> {
-        let url = self.client.below(self.repository, "blobs/uploads/")?;
+        let url = self.client.below(self.place, "blobs/uploads/")?;
         let (url, response) = self.ask(Method::POST, url, &[], &[202])?;
         self.location(&url, &response)
     }
@@ -193,10 +188,16 @@ impl Upload<'_> {
 
     fn location(&self, url: &Uri, response: &Response<Body>) -> Result<Uri, RegistryError> {
         let text = response.headers().get("location").and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let next = http::join(url, text).filter(|_| !text.is_empty());
         let refused = || RegistryError::Redirect { url: url.to_string(), to: text.chars().take(200).collect() };
-        let next = next.ok_or_else(refused)?;
-        self.client.require_secure(&next)?;
+        let next = hosts::join(url, text).filter(|_| !text.is_empty()).ok_or_else(|| match text {
+            "" => RegistryError::NoLocation { url: url.to_string() },
+            _ => refused(),
+        })?;
+        self.client.http().require_secure(&next, self.place).map_err(|_| refused())?;
+        // A registry elsewhere must not make us write to this machine's own services.
+        if hosts::is_loopback(hosts::authority(&next)) && !hosts::is_loopback(hosts::authority(url)) {
+            return Err(refused());
+        }
         Ok(next)
     }
 
@@ -212,26 +213,27 @@ impl Upload<'_> {
         let what = || self.what();
         let mut all = vec![("content-type", "application/octet-stream")];
         all.extend_from_slice(headers);
-        let call = Call { method, url, headers: &all, scope: push_scope(self.repository, self.mount), what: &what };
+        let call = Call { method, url, headers: &all, scope: push_scope(self.place, self.mount), what: &what };
         let length = range.end - range.start;
         let mut open = || -> io::Result<(Box<dyn Read + '_>, u64)> {
             let counted = Counted { inner: (self.open)(range.start)?.take(length), at: range.start, sent: self.sent };
             Ok((Box::new(counted), length))
         };
-        expect(self.repository, self.client.ask(self.repository, &call, Some(&mut open))?, accepted, &what)
+        expect(self.place, self.client.ask(self.place, &call, Some(&mut open))?, accepted, &what)
     }
 
     fn in_one(&self, at: Uri) -> Result<(), Failure> {
-        let url = with_query(&at, &format!("digest={}", self.blob.digest)).ok_or_else(|| self.client.no_address(&at))?;
-        self.put(Method::PUT, url, 0..self.blob.size, &[], &[200, 201, 204])?;
-        Ok(())
+        let url =
+            with_query(&at, &format!("digest={}", self.blob.digest)).ok_or_else(|| RegistryError::NoLocation { url: at.to_string() })?;
+        let (_, response) = self.put(Method::PUT, url, 0..self.blob.size, &[], &[200, 201, 204])?;
+        Ok(kept_as(&response, &self.blob.digest, &|| self.what())?)
     }
 
     /// Sends the bytes piece by piece; after a failure the registry says how far it got.
     fn in_pieces(&self, mut at: Uri) -> Result<(), Failure> {
         let size = self.blob.size;
         let mut done = 0;
-        let mut pause = Pause::new(self.client);
+        let mut pause = Pause::new(self.client.config().retry);
         while done < size {
             let end = (done + PIECE_BYTES).min(size);
             let range = format!("{done}-{}", end - 1);
@@ -239,13 +241,13 @@ impl Upload<'_> {
                 Ok((url, response)) => {
                     at = self.location(&url, &response)?;
                     done = end;
-                    pause = Pause::new(self.client);
+                    pause = Pause::new(self.client.config().retry);
                 }
                 Err(e) if matches!(e, RegistryError::Status { status: 413, .. }) => return Err(Failure::TooBig(e)),
                 Err(e) => {
                     // 416: it has more or less than we think.
                     if !matches!(e, RegistryError::Status { status: 416, .. }) {
-                        pause.before_retry(e)?;
+                        self.client.wait(&mut pause, e)?;
                     }
                     let (url, response) = self.patiently(|| self.ask(Method::GET, at.clone(), &[], &[200, 202, 204]))?;
                     done = received(&response).filter(|n| *n <= size).unwrap_or(0);
@@ -253,19 +255,10 @@ impl Upload<'_> {
                 }
             }
         }
-        let url = with_query(&at, &format!("digest={}", self.blob.digest)).ok_or_else(|| self.client.no_address(&at))?;
-        self.patiently(|| self.ask(Method::PUT, url.clone(), &[], &[200, 201, 204]))?;
-        Ok(())
-    }
-}
-
-impl Client {
-    fn no_address(&self, url: &Uri) -> RegistryError {
-        RegistryError::Redirect { url: url.to_string(), to: String::new() }
-    }
-
-    fn require_secure(&self, url: &Uri) -> Result<(), RegistryError> {
-        self.http().require_secure(url)
+        let url =
+            with_query(&at, &format!("digest={}", self.blob.digest)).ok_or_else(|| RegistryError::NoLocation { url: at.to_string() })?;
+        let (_, response) = self.patiently(|| self.ask(Method::PUT, url.clone(), &[], &[200, 201, 204]))?;
+        Ok(kept_as(&response, &self.blob.digest, &|| self.what())?)
     }
 }
 
@@ -287,21 +280,30 @@ impl<R: Read> Read for Counted<'_, R> {
 
 /// Accepts an answer with one of these statuses.
 fn expect(
-    repository: &Repository,
+    place: &Place,
     (url, mut response): (Uri, Response<Body>),
     accepted: &[u16],
     what: &dyn Fn() -> String,
 ) -> Result<(Uri, Response<Body>), RegistryError> {
     match response.status().as_u16() {
         status if accepted.contains(&status) => Ok((url, response)),
-        status => Err(refusal(repository, &url, status, &mut response, what)),
+        status => Err(refusal(place, &url, status, &mut response, what)),
     }
 }
 
-fn push_scope(repository: &Repository, mount: &[String]) -> String {
-    let mut scope = format!("repository:{}:pull,push", repository.path);
+fn push_scope(place: &Place, mount: &[String]) -> String {
+    let mut scope = format!("repository:{}:pull,push", place.at.path);
     mount.iter().for_each(|from| scope.push_str(&format!(" repository:{from}:pull")));
     scope
+}
+
+/// Fails when the registry says that it keeps what was sent under another digest.
+fn kept_as(response: &Response<Body>, expected: &Digest, what: &dyn Fn() -> String) -> Result<(), RegistryError> {
+    let said = response.headers().get("docker-content-digest").and_then(|v| v.to_str().ok()?.parse::<Digest>().ok());
+    match said {
+        Some(found) if found != *expected => Err(RegistryError::Digest { what: what(), expected: *expected, found }),
+        _ => Ok(()),
+    }
 }
 
 /// Returns how many bytes the registry has: `Range: 0-LAST`.

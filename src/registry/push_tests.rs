@@ -46,7 +46,8 @@ fn fake(fault: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static
 
 fn client() -> Client {
     let ms = Duration::from_millis;
-    let retry = Retry { first: ms(1), longest: ms(4), patience: ms(20), patience_unreachable: ms(3) };
+    let retry =
+        Retry { first: ms(1), longest: ms(4), patience: ms(20), patience_broken: ms(7), patience_unreachable: ms(3), stall: ms(5000) };
     Client::new(RegistryConfig { retry, ..RegistryConfig::default() })
 }
 

@@ -21,6 +21,8 @@ pub enum RemoteError {
     Checksum { url: String, expected: String, found: String },
     #[error("{url} answers with other content than a moment ago: {found} instead of {expected}")]
     Changed { url: String, expected: Digest, found: Digest },
+    #[error("{url} was replaced by other content while it was fetched")]
+    Replaced { url: String },
     #[error("{url} redirects to `{to}`, which is not followed: {why}")]
     Redirect { url: String, to: String, why: &'static str },
     #[error("git is not installed: it fetches `{remote}`")]

@@ -4,6 +4,9 @@
 //! 200 with the validator that we know, has not changed, and no body is read. A checksum that is known beforehand needs no
 //! server at all where the blob is at hand.
 //!
+//! A download that breaks goes on where it broke, when the server's validator can prove that it is still the same content
+//! ([`resume`]); else it starts again.
+//!
 //! What a newcomer would get wrong: `Last-Modified` counts as a validator only when the answer was sent a minute later or
 //! more (RFC 9110, 8.8.2.2): a file may change twice in a second. And `Authorization` goes to the URL's own origin only.
 
@@ -12,15 +15,18 @@ use std::io::{self, Read, Seek as _};
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
+use ureq::Body;
 use ureq::http::{Response, Uri};
-use ureq::{Body, BodyReader};
 
+use super::resume::Resumed;
 use super::{RemoteError, Result, Watch};
 use crate::address::{Parts, redact};
 use crate::digest::{Checksum, ChecksumHasher, Digest};
-use crate::registry::http::{is_loopback, join, same_origin};
-use crate::registry::transfer::{self, Pumped};
-use crate::registry::{Client, Recovery, RegistryError};
+use crate::registry::hosts::{is_loopback, join, same_origin};
+use crate::registry::http::Trust;
+use crate::registry::pause::Pause;
+use crate::registry::transfer;
+use crate::registry::{Client, Recovery, RegistryError, Retry};
 use crate::store::{DOWNLOADS, GiveUp, Store};
 
 /// As many as Go's client follows.
@@ -150,32 +156,28 @@ impl Downloads<'_> {
 
     fn with_retries(&self, wanted: &Wanted<'_>, known: Option<&Download>) -> Result<Answer> {
         let retry = self.client.config().retry;
-        let (mut next, mut spent) = (retry.first, std::time::Duration::ZERO);
+        let mut pause = Pause::new(Retry { patience: PATIENCE.min(retry.patience), ..retry });
         loop {
-            let error = match self.once(wanted, known) {
+            match self.once(wanted, known, &mut pause) {
                 Err(_) if (self.give_up)() => return Err(RemoteError::Cancelled),
-                Err(error) => error,
+                Err(error) => self.wait(&mut pause, error)?,
                 answer => return answer,
-            };
-            let patience = match recovery(&error) {
-                Recovery::Never => return Err(error),
-                Recovery::Unreachable => retry.patience_unreachable,
-                Recovery::InPassing => PATIENCE.min(retry.patience),
-            };
-            if spent + next > patience {
-                return Err(error);
             }
-            if !transfer::pause(next, self.give_up) {
-                return Err(RemoteError::Cancelled);
-            }
-            spent += next;
-            next = (next * 2).min(retry.longest);
         }
     }
 
-    fn once(&self, wanted: &Wanted<'_>, known: Option<&Download>) -> Result<Answer> {
+    /// Waits, or returns the error when trying again can't help or was tried enough.
+    pub(super) fn wait(&self, pause: &mut Pause, error: RemoteError) -> Result<()> {
+        match pause.after(recovery(&error), None) {
+            None => Err(error),
+            Some(time) if transfer::pause(time, self.give_up) => Ok(()),
+            Some(_) => Err(RemoteError::Cancelled),
+        }
+    }
+
+    fn once(&self, wanted: &Wanted<'_>, known: Option<&Download>, pause: &mut Pause) -> Result<Answer> {
         let validator = known.and_then(|k| k.validator.clone());
-        let response = self.follow(wanted, validator.clone())?;
+        let response = self.follow(wanted, validator.as_slice())?;
         let url = || redact(wanted.url);
         match response.status().as_u16() {
             304 if validator.is_some() => return Ok(Answer::Unchanged),
@@ -191,16 +193,15 @@ impl Downloads<'_> {
         {
             return Ok(Answer::Unchanged);
         }
-        let announced = response.headers().get("content-length").and_then(|v| v.to_str().ok()?.parse().ok());
-        let digest = self.keep(wanted, response.into_body().into_reader(), announced)?;
+        let digest = self.keep(wanted, response, pause)?;
         Ok(Answer::New(Download { digest, modified_secs, validator: answered, used_secs: 0 }))
     }
 
-    /// Streams a body into the store.
-    fn keep(&self, wanted: &Wanted<'_>, body: BodyReader<'static>, announced: Option<u64>) -> Result<Digest> {
-        let body = Pumped::start(body, self.give_up).map_err(|e| broken(wanted.url, e))?;
+    /// Streams an answer's body into the store.
+    fn keep(&self, wanted: &Wanted<'_>, response: Response<Body>, pause: &mut Pause) -> Result<Digest> {
+        let body = Resumed::start(self, wanted, response, pause)?;
         let hasher = wanted.checksum.map(Checksum::hasher);
-        let mut checked = Checked { wanted, body, announced, done: 0, hasher, failure: None };
+        let mut checked = Checked { wanted, body, hasher, failure: None };
         let stored = self.store.put_blob(&mut checked, None);
         match (checked.failure, stored) {
             (Some(failure), _) => Err(failure),
@@ -209,14 +210,14 @@ impl Downloads<'_> {
     }
 
     /// Sends a GET and follows where it leads.
-    fn follow(&self, wanted: &Wanted<'_>, validator: Option<(String, String)>) -> Result<Response<Body>> {
+    pub(super) fn follow(&self, wanted: &Wanted<'_>, more: &[(String, String)]) -> Result<Response<Body>> {
         let (first, from_url) = target(wanted.url)?;
         let authorization = wanted.authorization.map(str::to_owned).or(from_url);
         let mut url = first.clone();
         for _ in 0..=REDIRECTS_MAX {
             // What is stored is what the server has: not packed for the way.
             let mut headers = vec![("accept-encoding".to_string(), "identity".to_string())];
-            headers.extend(validator.clone());
+            headers.extend_from_slice(more);
             if let Some(value) = authorization.clone().filter(|_| same_origin(&url, &first)) {
                 headers.push(("authorization".into(), value));
             }
@@ -233,7 +234,7 @@ impl Downloads<'_> {
     fn get(&self, url: &Uri, headers: Vec<(String, String)>) -> Result<Response<Body>> {
         let shown = redact(&url.to_string());
         let failed = |source: RegistryError| RemoteError::Transfer { url: shown.clone(), source: Box::new(source) };
-        let agent = self.client.http().agent(url).map_err(failed)?.clone();
+        let agent = self.client.http().agent(url, Trust::Machine).map_err(failed)?;
         let target = url.clone();
         let answered = transfer::patiently(self.give_up, move || {
             let mut request = agent.get(target);
@@ -247,62 +248,54 @@ impl Downloads<'_> {
     }
 }
 
-/// Counts and checks what passes; why it failed is kept beside the reader's error.
+/// Checks what passes; why it failed is kept beside the reader's error.
 struct Checked<'a> {
     wanted: &'a Wanted<'a>,
-    body: Pumped<GiveUp<'a>>,
-    announced: Option<u64>,
-    done: u64,
+    body: Resumed<'a>,
     hasher: Option<ChecksumHasher>,
     failure: Option<RemoteError>,
 }
 
 impl Checked<'_> {
-    /// Judges the body at its end.
+    /// Judges the content at its end.
     fn judge(&mut self) -> Result<()> {
+        let (Some(hasher), Some(expected)) = (self.hasher.take(), self.wanted.checksum) else { return Ok(()) };
+        let found = hasher.finish();
+        if found == *expected {
+            return Ok(());
+        }
         let url = redact(self.wanted.url);
-        if let Some(expected) = self.announced.filter(|expected| *expected != self.done) {
-            return Err(RemoteError::Truncated { url, received: self.done, expected });
-        }
-        if let (Some(hasher), Some(expected)) = (self.hasher.take(), self.wanted.checksum) {
-            let found = hasher.finish();
-            if found != *expected {
-                return Err(RemoteError::Checksum { url, expected: expected.to_string(), found: found.to_string() });
-            }
-        }
-        Ok(())
+        Err(RemoteError::Checksum { url, expected: expected.to_string(), found: found.to_string() })
     }
 }
 
 impl Read for Checked<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let outcome = match self.body.read(buffer) {
-            Ok(n) if n > 0 || buffer.is_empty() => {
-                self.done += n as u64;
+        let outcome = self.body.next(buffer).and_then(|n| match n {
+            0 if !buffer.is_empty() => self.judge().map(|()| 0),
+            n => {
                 if let Some(hasher) = &mut self.hasher {
                     hasher.update(&buffer[..n]);
                 }
-                (self.wanted.watch)(self.done, self.announced);
-                return Ok(n);
+                Ok(n)
             }
-            Ok(_) => self.judge(),
-            Err(e) => Err(broken(self.wanted.url, e)),
-        };
-        outcome.map(|()| 0).map_err(|failure| {
+        });
+        outcome.map_err(|failure| {
             self.failure = Some(failure);
             io::Error::other("the download failed")
         })
     }
 }
 
-fn broken(url: &str, source: io::Error) -> RemoteError {
+pub(super) fn broken(url: &str, source: io::Error) -> RemoteError {
     let url = redact(url);
     RemoteError::Transfer { url: url.clone(), source: Box::new(RegistryError::Body { url, source }) }
 }
 
 fn recovery(error: &RemoteError) -> Recovery {
     match error {
-        RemoteError::Status { status: 408 | 429 | 500 | 502 | 503 | 504, .. } | RemoteError::Truncated { .. } => Recovery::InPassing,
+        RemoteError::Status { status: 408 | 429 | 502 | 503 | 504, .. } => Recovery::Outage,
+        RemoteError::Status { status: 500, .. } | RemoteError::Truncated { .. } | RemoteError::Replaced { .. } => Recovery::Broken,
         RemoteError::Transfer { source, .. } => source.recovery(),
         _ => Recovery::Never,
     }
@@ -374,6 +367,16 @@ fn validator_of(response: &Response<Body>) -> Option<(String, String)> {
     }
     let settled = date(response, "date")?.saturating_sub(date(response, "last-modified")?) >= SETTLED_SECS;
     header("last-modified").filter(|_| settled).map(|value| ("if-modified-since".into(), value))
+}
+
+/// Returns what proves, to the server, that a part belongs to this content; weaker validators prove it to us only.
+pub(super) fn strong_validator(response: &Response<Body>) -> Option<String> {
+    let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let settled = || date(response, "date")?.saturating_sub(date(response, "last-modified")?).ge(&SETTLED_SECS).then_some(());
+    match header("etag") {
+        Some(etag) if etag.starts_with('"') => Some(etag),
+        _ => settled().and_then(|()| header("last-modified")),
+    }
 }
 
 /// Computes a file's checksum of the kind of `like`; the file is at its start afterwards.

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `http` | [`Downloads`]: what a URL answers, into the store; asked again only whether it changed |
-//! | `transfer` | requests and bodies that a cancel ends at once, whatever the server does |
+//! | `resume` | a body that goes on where it broke |
 //! | `git` | [`Git`]: refs resolved, commits fetched into a shared repository, trees checked out |
 //!
 //! What both promise: a cancel ends the work within moments, nothing half done is taken for whole, credentials are in no
@@ -15,6 +15,7 @@
 mod error;
 mod git;
 mod http;
+mod resume;
 
 pub use error::RemoteError;
 pub use git::{CheckedOut, Checkout, Commit, Git, GitAccess};

@@ -58,7 +58,7 @@ pub use lock::{GiveUp, StepGuard};
 pub use mounts::{CacheMount, CacheMountId, CacheMountRow, MountSharing};
 pub use prune::{PruneOptions, PruneReport};
 pub use repository::Repository;
-pub use rows::{BuildRow, BuildStepRow, DOWNLOADS, MADE_AGAIN, NAMED_BY_SLOTS, RecordRow};
+pub use rows::{BuildRow, BuildStepRow, DOWNLOADS, MADE_AGAIN, NAMED_BY_SLOTS, RecordRow, SEVERAL};
 pub use session::Staging;
 pub use survey::{Snapshot, Survey};
 pub use usage::{Usage, UsageKind, UsageRow};

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use rusqlite::Transaction;
 
 use super::db::uint;
-use super::rows::{DOWNLOADS, MADE_AGAIN, NAMED_BY_SLOTS};
+use super::rows::{DOWNLOADS, MADE_AGAIN, NAMED_BY_SLOTS, SEVERAL};
 use super::usage::{Usage, UsageKind, Walk};
 use super::{Result, Store, StoreError, session};
 
@@ -154,12 +154,21 @@ fn texts(tx: &Transaction<'_>, sql: &str) -> rusqlite::Result<Vec<String>> {
 
 /// Removes images without a name, but not those that a live process just put or runs.
 fn remove_unnamed(tx: &Transaction<'_>, all: bool, held: &HashSet<String>) -> rusqlite::Result<u64> {
+    // What belongs to a name beside its image lives as long as the name names one of its images.
+    let alive = "EXISTS (SELECT 1 FROM json_each(CAST(meta.value AS TEXT),'$.images') AS j WHERE (meta.key,j.value) IN
+        (SELECT name,image FROM names UNION SELECT name,image FROM repo_digests))";
+    tx.execute(&format!("DELETE FROM meta WHERE meta.kind=?1 AND NOT {alive}"), [SEVERAL])?;
+    let others = format!(
+        "SELECT j.value FROM meta, json_each(CAST(meta.value AS TEXT),'$.images') AS j WHERE meta.kind='{SEVERAL}' AND meta.key IN (SELECT name FROM names)"
+    );
     if all {
-        tx.execute("DELETE FROM sources WHERE image NOT IN (SELECT image FROM names)", [])?;
+        tx.execute(&format!("DELETE FROM sources WHERE image NOT IN (SELECT image FROM names) AND image NOT IN ({others})"), [])?;
     }
-    let sql = "SELECT id FROM images WHERE id NOT IN (SELECT image FROM names) AND id NOT IN (SELECT image FROM sources)";
+    let sql = format!(
+        "SELECT id FROM images WHERE id NOT IN (SELECT image FROM names) AND id NOT IN (SELECT image FROM sources) AND id NOT IN ({others})"
+    );
     let mut images = 0;
-    for id in texts(tx, sql)?.iter().filter(|id| !held.contains(*id)) {
+    for id in texts(tx, &sql)?.iter().filter(|id| !held.contains(*id)) {
         images += tx.execute("DELETE FROM images WHERE id=?1", [id])? as u64;
     }
     tx.execute("DELETE FROM sources WHERE image NOT IN (SELECT id FROM images)", [])?;
@@ -231,6 +240,9 @@ impl Needed {
         blobs.extend(texts(tx, "SELECT id FROM images")?);
         blobs.extend(texts(tx, "SELECT manifest FROM images WHERE manifest IS NOT NULL")?);
         blobs.extend(texts(tx, &format!("SELECT json_extract(CAST(value AS TEXT),'$.digest') FROM meta WHERE kind='{DOWNLOADS}'"))?);
+        let of_several =
+            format!("SELECT j.value FROM meta, json_each(CAST(meta.value AS TEXT),'$.blobs') AS j WHERE meta.kind='{SEVERAL}'");
+        blobs.extend(texts(tx, &of_several)?);
         // A layer's tars: those of images, those of base layers in use, those made of layers in use.
         let mut tars: HashSet<String> =
             texts(tx, "SELECT json_extract(l.value,'$.diff_id') FROM images, json_each(images.layers) AS l")?.into_iter().collect();

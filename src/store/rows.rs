@@ -24,6 +24,10 @@ pub const MADE_AGAIN: &str = "selection";
 /// use. Such a blob is kept while its value is.
 pub const DOWNLOADS: &str = "download";
 
+/// The kind of those values that tell which images a name stands for besides the one that it names: JSON with `images`, and
+/// `blobs` to be kept with them. It counts while the name names one of these images.
+pub const SEVERAL: &str = "several";
+
 /// One queued write.
 pub(super) enum Row {
     Blob {

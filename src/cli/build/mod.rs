@@ -18,7 +18,7 @@ use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::values::{self, ValueError};
-use crate::cli::{interrupt, transfer};
+use crate::cli::{interrupt, registries, transfer};
 use crate::engine::cancel::CancelToken;
 use crate::engine::error::BuildError;
 use crate::engine::event::{Event, Observer};
@@ -27,7 +27,7 @@ use crate::engine::sources::Pulls;
 use crate::engine::{self, BuildOutcome, Engine};
 use crate::graph::{Entitlement, NetworkMode};
 use crate::image::platform::Platform;
-use crate::registry::{Client, RegistryConfig};
+use crate::registry::Client;
 use crate::sandbox::userns::Identity;
 use crate::store::Store;
 use crate::ui::out;
@@ -229,7 +229,7 @@ fn execute(
 ) -> Result<BuildOutcome, Failure> {
     let store = Store::open(&session.store()?).map_err(|e| Failure::of(&e))?;
     store.end_when(cancel.cell());
-    let client = Client::new(RegistryConfig { end: Some(cancel.cell()), ..transfer::registry_config(&session.env) });
+    let client = Client::new(registries::watched(registries::config(&session.env)?, cancel, observer.clone()));
     let tasks = transfer::Tasks::new(observer.clone(), cancel.clone());
     let engine = Engine {
         store: &store,

@@ -431,7 +431,7 @@ fn a_mount_shows_the_place_itself_only_where_that_is_exact() {
     let filtered = tree(&from);
     let chosen = selection(&filtered, "/l/.");
     assert!(open_bind(&filtered, &chosen).unwrap().is_none());
-    assert_ne!(chosen.digest, selection(&plain, "d").digest);
+    assert_ne!(chosen.digest(), selection(&plain, "d").digest());
     stage_bind(&filtered, &chosen, &Root::open(&to).unwrap(), ownership()).unwrap();
     assert_eq!(dump(&to), ["mount/", "mount/.wh.x=w", "mount/a=a"]);
     let error = crate::context::select_mount(&filtered, "d/hidden", later()).unwrap_err();

@@ -6,6 +6,7 @@
 //! | `bundle` | an image's documents, and the blobs that they name |
 //! | `layout` | `type=oci` and `type=docker`: archive or directory |
 //! | `push` | a registry's repository |
+//! | `several` | the same, of an index that was pulled |
 //! | `tree` | `type=tar` and `type=local` |
 //! | `destination` | a file that appears whole or not at all; standard output |
 //!
@@ -18,6 +19,7 @@ mod destination;
 mod layout;
 mod pack;
 mod push;
+mod several;
 mod tree;
 
 use std::io;
@@ -181,6 +183,8 @@ pub enum ExportError {
     NoLayer { diff_id: DiffId, origin: String },
     #[error("pushing {name}")]
     Push { name: String, source: Box<RegistryError> },
+    #[error("the index {digest} in the store can't be used")]
+    NoIndex { digest: Digest },
     #[error("`{name}` names a digest; what is pushed goes by a tag")]
     PushDigest { name: String },
 }

@@ -29,6 +29,20 @@ pub struct Pushed {
     pub spared: usize,
 }
 
+/// Documents of the store and the blobs that they name, each document after what it names.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    pub documents: Vec<(Descriptor, Vec<u8>)>,
+    pub blobs: Vec<BlobRef>,
+}
+
+impl Part {
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.documents.append(&mut other.documents);
+        self.blobs.append(&mut other.blobs);
+    }
+}
+
 impl Exporter<'_> {
     /// Pushes `images`, one image for several platforms, to `to`.
     pub fn push(
@@ -63,14 +77,45 @@ impl Exporter<'_> {
         })?;
         // All layers are packed by now: this only looks them up.
         let bundle = self.bundle(images, compression, &[])?;
-        for (descriptor, bytes) in &bundle.documents {
-            let bytes: &[u8] = bytes;
+        let documents = bundle.documents.into_iter().map(|(descriptor, bytes)| (descriptor, bytes.into_owned())).collect();
+        let part = Part { documents, blobs: Vec::new() };
+        let ids: Vec<Digest> = images.iter().map(|i| Digest::of(&i.config)).collect();
+        let pushed = self.push_part(&part, bundle.exported, &ids, to, named, client)?;
+        let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let uploaded = outcomes.iter().filter(|s| **s == Sent::Uploaded).count();
+        let spared = pushed.spared + outcomes.len() - uploaded;
+        Ok(Pushed { uploaded: pushed.uploaded + uploaded, spared, ..pushed })
+    }
+
+    /// Pushes blobs, then documents in order; the one that is `exported` goes by the tag.
+    pub(super) fn push_part(
+        &self,
+        part: &Part,
+        exported: Exported,
+        images: &[Digest],
+        to: &Reference,
+        named: PushAs,
+        client: &Client,
+    ) -> Result<Pushed, ExportError> {
+        let failed = |source| ExportError::Push { name: to.familiar(), source: Box::new(source) };
+        let repository = Repository { host: to.domain().into(), path: to.path().into() };
+        let others = if part.blobs.is_empty() { HashMap::new() } else { self.other_repositories(&repository)? };
+        let outcomes = Mutex::new(Vec::new());
+        let mut seen = HashSet::new();
+        let blobs: Vec<&BlobRef> = part.blobs.iter().filter(|b| seen.insert(b.descriptor.digest)).collect();
+        side_by_side(&blobs, client.config().parallel, &|blob| {
+            let mount = others.get(&blob.descriptor.digest).map_or(&[][..], Vec::as_slice);
+            let sent = self.push_blob(client, &repository, blob, mount).map_err(failed)?;
+            outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
+            Ok::<(), ExportError>(())
+        })?;
+        let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for (descriptor, bytes) in &part.documents {
             if descriptor.media_type == media::OCI_CONFIG || descriptor.media_type == media::DOCKER_CONFIG {
                 let open = |from: u64| -> io::Result<Box<dyn Read>> { Ok(Box::new(io::Cursor::new(tail(bytes, from).to_vec()))) };
-                let sent = client.push_blob(&repository, descriptor, &[], &open, &|_| {}).map_err(failed)?;
-                outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
+                outcomes.push(client.push_blob(&repository, descriptor, &[], &open, &|_| {}).map_err(failed)?);
             } else {
-                let last = descriptor.digest == bundle.exported.manifest.digest;
+                let last = descriptor.digest == exported.manifest.digest;
                 let name = match to.tag().filter(|_| last && named == PushAs::Tag) {
                     Some(tag) => tag.to_string(),
                     None => descriptor.digest.to_string(),
@@ -80,16 +125,13 @@ impl Exporter<'_> {
         }
         for image in images {
             // So that another push to this registry can take the layers from here.
-            let name = format!("{}@{}", to.name(), bundle.exported.manifest.digest);
-            let id = Digest::of(&image.config);
             // One whose layers were never here is pushed without being kept.
-            if self.store.image(&id)?.is_some() {
-                self.store.put_repo_digest(&id, &name)?;
+            if self.store.image(image)?.is_some() {
+                self.store.put_repo_digest(image, &format!("{}@{}", to.name(), exported.manifest.digest))?;
             }
         }
-        let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
         let uploaded = outcomes.iter().filter(|s| **s == Sent::Uploaded).count();
-        Ok(Pushed { exported: bundle.exported, uploaded, spared: outcomes.len() - uploaded })
+        Ok(Pushed { exported, uploaded, spared: outcomes.len() - uploaded })
     }
 
     fn push_blob(

@@ -81,7 +81,7 @@ pub(super) fn parse_config(bytes: &[u8]) -> Result<ImageConfig, serde_json::Erro
 }
 
 /// Fails unless the bytes are the descriptor's. A size of 0 is not known: a bare digest was given.
-fn verify(from: &dyn Fetch, what: &'static str, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), SourceError> {
+pub(super) fn verify(from: &dyn Fetch, what: &'static str, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), SourceError> {
     if bytes.len() as u64 > DOCUMENT_MAX_BYTES {
         return Err(SourceError::TooLarge { origin: from.origin(), what, limit: DOCUMENT_MAX_BYTES });
     }

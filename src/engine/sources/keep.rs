@@ -55,19 +55,27 @@ pub(super) fn note_blob(sources: &Sources<'_>, diff_id: &DiffId, blob: &Descript
     Ok(())
 }
 
-fn keep_blob(sources: &Sources<'_>, name: &str, descriptor: &Descriptor, open: &Open<'_>) -> Result<(), SourceError> {
+pub(super) fn keep_blob(sources: &Sources<'_>, name: &str, descriptor: &Descriptor, open: &Open<'_>) -> Result<(), SourceError> {
     if sources.store.has_blob(&descriptor.digest)? { Ok(()) } else { fetch_blob(sources, name, descriptor, open) }
 }
 
 /// Reads all of a blob into the store.
 pub(super) fn fetch_blob(sources: &Sources<'_>, name: &str, descriptor: &Descriptor, open: &Open<'_>) -> Result<(), SourceError> {
     let task = sources.progress.begin(format!("{name}: layer {}", &descriptor.digest.hex()[..12]));
-    let outcome = open(descriptor).and_then(|inner| {
-        let inner = Until { inner, progress: sources.progress };
+    let once = || {
+        let inner = Until { inner: open(descriptor)?, progress: sources.progress };
         let mut reader = Watched { inner, done: 0, total: descriptor.size, task, progress: sources.progress };
         let expected = (&descriptor.digest, descriptor.size);
         sources.store.put_blob(&mut reader, Some(expected)).map_err(|e| take_out(name, e))
-    });
+    };
+    let wrong = |e: &SourceError| matches!(e, SourceError::Store(StoreError::DigestMismatch { .. } | StoreError::SizeMismatch { .. }));
+    let outcome = loop {
+        match once() {
+            // A mirror's bytes; there is another place to ask.
+            Err(e) if wrong(&e) && sources.client.was_wrong(&descriptor.digest) => {}
+            outcome => break outcome,
+        }
+    };
     sources.progress.end(task);
     outcome.map(|_| ())
 }

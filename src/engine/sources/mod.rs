@@ -3,6 +3,7 @@
 //! | file | image from |
 //! |---|---|
 //! | `reference` | the store, a registry else |
+//! | `several` | a registry's index, images of several platforms under one name |
 //! | `layout` | an OCI layout directory or archive |
 //! | `base`, `host` | programs of this host |
 //! | `load`, `import` | archives that are taken into the store: `ply load`, `ply import` |
@@ -26,6 +27,7 @@ mod load;
 mod named;
 mod pulled;
 mod reference;
+mod several;
 mod unpack;
 
 use std::path::PathBuf;
@@ -44,6 +46,7 @@ pub(in crate::engine) use keep::side_by_side;
 pub use load::Loaded;
 pub use named::{BuildContext, FilesSource, NamedError, parse_build_context};
 pub use pulled::{Missing, Pulls};
+pub use several::{Several, Which, note_several, several_of};
 pub use unpack::open_blob;
 
 /// When registries are asked.

@@ -6,6 +6,7 @@
 //! and the next build needs no network.
 
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -151,28 +152,35 @@ impl Sources<'_> {
 
     /// Fetches a blob into the store, and lets `work` read it meanwhile. When this returns well, the blob is there and
     /// was verified; `work`'s result, good or bad, says nothing of that: it may not have read to the end.
+    ///
+    /// None: the blob is there, but what was read beside is worth nothing, since a mirror's bytes turned out to be wrong.
     pub(super) fn fetch_beside<T: Send>(
         &self,
         image: &PulledImage,
         descriptor: &Descriptor,
         work: impl FnOnce(Fork) -> T + Send,
-    ) -> Result<T, SourceError> {
+    ) -> Result<Option<T>, SourceError> {
         let name = image.reference.familiar();
         let (send, pieces) = sync_channel(IN_FLIGHT);
+        // Only the first try is read beside: the bytes of another one are not its continuation.
+        let (first, tries) = (Mutex::new(Some(send.clone())), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             let working = scope.spawn(move || work(Fork { pieces, piece: Vec::new(), at: 0, over: false }));
             let open = |d: &Descriptor| {
                 let inner = self.client.open_blob(&image.repository, d);
-                Ok(Box::new(Forking { inner, send: Some(send.clone()) }) as Box<dyn Read + Send>)
+                tries.fetch_add(1, Ordering::Relaxed);
+                let send = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Ok(Box::new(Forking { inner, send }) as Box<dyn Read + Send>)
             };
             let kept = keep::fetch_blob(self, &name, descriptor, &open);
+            let once = tries.load(Ordering::Relaxed) == 1;
             // The end of the stream, or that it broke off: whoever reads must not take a part for the whole.
-            if kept.is_ok() {
+            if kept.is_ok() && once {
                 let _ = send.send(Piece::End);
             }
             drop(send);
             let worked = working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            kept.map(|()| worked)
+            kept.map(|()| once.then_some(worked))
         })
     }
 }

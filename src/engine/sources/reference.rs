@@ -11,7 +11,7 @@ use crate::image::manifest::{DOCUMENT_MAX_BYTES, Descriptor, Document, Manifest}
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::image::select;
-use crate::registry::{RegistryError, Repository};
+use crate::registry::{Fetched, RegistryError, Repository};
 use crate::store::Image;
 
 use super::descend::{self, Fetch};
@@ -99,13 +99,9 @@ fn pull(sources: &Sources<'_>, reference: &Reference, platform: &Platform) -> Re
     let repository = Repository { host: reference.domain().into(), path: reference.path().into() };
     let name = reference.familiar();
     let from = Remote { sources, repository: &repository, name: &name };
-    let wanted = match reference.digest() {
-        Some(digest) => digest.to_string(),
-        None => reference.tag().unwrap_or("latest").to_string(),
-    };
     let task = sources.progress.begin(format!("resolve {name}"));
     let found = (|| {
-        let top = sources.client.document(&repository, &wanted).map_err(|e| from.error(e))?;
+        let top = top(&from, reference)?;
         let descriptor = Descriptor::new(&top.media_type, top.digest, top.bytes.len() as u64);
         descend::descend(&from, descriptor, Some(top.bytes), platform).map(|found| (found, top.digest))
     })();
@@ -123,13 +119,28 @@ fn pull(sources: &Sources<'_>, reference: &Reference, platform: &Platform) -> Re
     Ok(image.describe())
 }
 
-struct Remote<'a> {
-    sources: &'a Sources<'a>,
-    repository: &'a Repository,
-    name: &'a str,
+/// Fetches what a name leads to.
+pub(super) fn top(from: &Remote<'_>, reference: &Reference) -> Result<Fetched, SourceError> {
+    let wanted = match reference.digest() {
+        Some(digest) => digest.to_string(),
+        None => reference.tag().unwrap_or("latest").to_string(),
+    };
+    from.sources.client.document(from.repository, &wanted).map_err(|e| from.error(e))
+}
+
+/// A repository of a registry.
+pub(super) struct Remote<'a> {
+    pub sources: &'a Sources<'a>,
+    pub repository: &'a Repository,
+    /// For messages.
+    pub name: &'a str,
 }
 
 impl Remote<'_> {
+    /// Opens a blob.
+    pub(super) fn open(&self, blob: &Descriptor) -> Result<Box<dyn std::io::Read + Send + '_>, SourceError> {
+        Ok(Box::new(self.sources.client.open_blob(self.repository, blob)))
+    }
     fn error(&self, source: RegistryError) -> SourceError {
         SourceError::Registry { reference: self.name.into(), source: Box::new(source) }
     }

@@ -105,10 +105,18 @@ impl Sources<'_> {
         // The layer's own root directory: what the directory in the store will be.
         let dir = staging.path().join("layer");
         std::fs::create_dir(&dir).map_err(SourceError::io(&dir))?;
-        let unpacked = match self.elsewhere(blob)? {
-            None => self.unpack_stream(layer, open_blob(self.store, blob)?, &dir, below, ownership)?,
-            Some(image) => {
-                self.fetch_beside(&image, &blob.descriptor, |bytes| self.unpack_stream(layer, bytes, &dir, below, ownership))??
+        let beside = match self.elsewhere(blob)? {
+            None => None,
+            Some(image) => self.fetch_beside(&image, &blob.descriptor, |bytes| self.unpack_stream(layer, bytes, &dir, below, ownership))?,
+        };
+        let (dir, unpacked) = match beside {
+            Some(unpacked) => (dir, unpacked?),
+            None => {
+                // Of a mirror's wrong bytes something may lie in the other one.
+                let dir = staging.path().join("whole");
+                std::fs::create_dir(&dir).map_err(SourceError::io(&dir))?;
+                let unpacked = self.unpack_stream(layer, open_blob(self.store, blob)?, &dir, below, ownership)?;
+                (dir, unpacked)
             }
         };
         // A layer of ours is named by its content: the store vouches for its diff ID, and the bytes have just proven that.

@@ -8,10 +8,13 @@ mod build;
 mod cache;
 mod checks;
 mod faults;
+#[path = "../../registry/fixture.rs"]
+mod fixture;
 mod fmt;
 mod hostile;
 mod judges;
 mod metamorphic;
+mod mirrors;
 mod mounts;
 mod outline;
 mod packed;
@@ -21,6 +24,7 @@ mod registry;
 mod remote;
 mod run;
 mod sandbox_battery;
+mod several;
 mod shared_cache;
 mod sharing;
 #[path = "../../registry/testserver.rs"]

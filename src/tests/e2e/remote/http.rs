@@ -146,3 +146,61 @@ fn proxies_are_those_of_the_environment() {
     assert_eq!(w.out(&["cat", "/f"]), "by proxy: http://far.invalid/f");
     build("far.invalid").fails(1).says("fetching http://far.invalid/f");
 }
+
+#[test]
+fn a_broken_download_goes_on_where_the_server_proves_that_it_is_the_same() {
+    use super::super::fixture::ranged;
+    let content: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+    let strong = vec![("ETag".to_string(), "\"1\"".to_string())];
+    let settled = vec![
+        ("Last-Modified".to_string(), "Wed, 21 Oct 2015 07:28:00 GMT".to_string()),
+        ("Date".to_string(), "Fri, 21 Oct 2016 07:28:00 GMT".to_string()),
+    ];
+    let weak = vec![("ETag".to_string(), "W/\"1\"".to_string())];
+    for (name, validators, knows_parts, ranges) in [
+        ("a strong tag", strong.clone(), true, vec![None, Some("bytes=500000-"), Some("bytes=900000-")]),
+        ("an old date", settled, true, vec![None, Some("bytes=500000-"), Some("bytes=900000-")]),
+        ("a weak tag", weak, true, vec![None, None, None]),
+        ("no parts", strong, false, vec![None, Some("bytes=500000-"), Some("bytes=900000-")]),
+        ("nothing", Vec::new(), true, vec![None, None, None]),
+    ] {
+        let (w, served) = (World::new(), content.clone());
+        let server = TestServer::start(move |request, n| {
+            let mut reply = if knows_parts && request.header("if-range").is_some() {
+                ranged(request, &served)
+            } else {
+                Reply::new(200, served.clone())
+            };
+            reply.headers.extend(validators.clone());
+            // Broken at the same place of the content, then a little further on.
+            let from = if reply.status == 206 { served.len() - reply.body.len() } else { 0 };
+            Reply { cut_after: [500_000, 900_000].get(n).map(|at| at - from), ..reply }
+        });
+        w.file("Dockerfile", &format!("FROM scratch\nADD http://{}/f /f\n", server.host));
+        let ctx = w.path("ctx");
+        build_out(&w, &[ctx.to_str().unwrap()]).ok();
+        assert!(std::fs::read(w.path("out/f")).unwrap() == content, "{name}");
+        let asked: Vec<Option<String>> = server.requests().iter().map(|r| r.header("range").map(String::from)).collect();
+        assert_eq!(asked, ranges.iter().map(|r| r.map(String::from)).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+#[test]
+fn a_download_that_changes_while_it_is_resumed_is_fetched_anew() {
+    let (w, old, new) = (World::new(), vec![1; 200_000], vec![2; 200_000]);
+    let served = new.clone();
+    let server = TestServer::start(move |_, n| match n {
+        0 => Reply { cut_after: Some(100_000), ..Reply::new(200, old.clone()).header("ETag", "\"1\"") },
+        // The part of what it has now, though If-Range names what it had.
+        1 => Reply::new(200, served.clone()).header("ETag", "\"2\""),
+        _ => Reply::new(200, served.clone()).header("ETag", "\"2\""),
+    });
+    w.file("Dockerfile", &format!("FROM scratch\nADD http://{}/f /f\n", server.host));
+    let ctx = w.path("ctx");
+    build_out(&w, &[ctx.to_str().unwrap()]).ok();
+    assert!(std::fs::read(w.path("out/f")).unwrap() == new);
+    assert_eq!(
+        server.requests().iter().map(|r| r.header("if-range").map(String::from)).collect::<Vec<_>>(),
+        [None, Some("\"1\"".into()), None]
+    );
+}
