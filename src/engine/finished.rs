@@ -23,6 +23,15 @@ impl Build<'_> {
             .transpose()
             .map_err(|e| BuildError::caused("reading the base image", &e))?
             .unwrap_or_default();
+        for layer in &mut layers {
+            // Of a base that was not fetched: an image that is only pushed takes it from where it is.
+            if let LayerSource::Blob(blob) = &mut layer.source
+                && let Some(place) =
+                    self.inputs.sources().place_elsewhere(blob).map_err(|e| BuildError::caused("reading the base image", &e))?
+            {
+                blob.place = place;
+            }
+        }
         let history = self.history();
         let mut built = Vec::new();
         for node in history.iter().filter_map(|h| h.node) {

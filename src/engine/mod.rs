@@ -192,8 +192,8 @@ pub fn build(
         // What was learnt of the context's files is worth keeping whatever came of the build.
         inputs.save_stat_caches()?;
         builds.iter().try_for_each(Build::save_uses)?;
-        let ran = ran.and_then(|()| engine.go_on());
-        let missing = if ran.is_ok() { Missing::Fetch } else { Missing::LeaveOut };
+        let ran = ran.and_then(|()| engine.go_on()).and_then(|()| builds.iter().try_for_each(Build::bring_results));
+        let missing = if ran.is_ok() && sharing::bases_are_needed(&builds)? { Missing::Fetch } else { Missing::LeaveOut };
         let pulled = engine.sources(false).finish_pulls(missing).map_err(|e| BuildError::caused("pulling a base image", &e));
         ran.and(pulled)?;
         match request.purpose {

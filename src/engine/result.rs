@@ -94,7 +94,6 @@ impl<'a> Results<'a> {
     /// Puts the images together.
     pub fn of(engine: &'a Engine<'a>, request: &'a BuildRequest, builds: &'a [Build<'a>]) -> Result<Self, BuildError> {
         let names = names(&request.tags)?;
-        builds.iter().try_for_each(Build::bring_results)?;
         let image = |build: &Build<'_>| build.finished_image().map(|image| FinishedImage { names: names.clone(), ..image });
         let images = builds.iter().map(image).collect::<Result<_, _>>()?;
         Ok(Self { engine, request, builds, images })

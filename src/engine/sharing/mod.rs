@@ -49,6 +49,7 @@ use export::Queue;
 pub(super) use export::open_at;
 use import::Elsewhere;
 use place::{Place, SharingError};
+pub(super) use steps::bases_are_needed;
 
 /// The shared caches of one build.
 pub(super) struct Sharing<'a> {

@@ -8,7 +8,7 @@ use crate::digest::{CacheKey, LayerId};
 use crate::engine::commit::Made;
 use crate::engine::error::BuildError;
 use crate::engine::export::fits;
-use crate::engine::request::Output;
+use crate::engine::request::{Output, Purpose};
 use crate::engine::session::Build;
 use crate::engine::sources::{BlobRef, side_by_side};
 use crate::engine::state::ChainLayer;
@@ -109,10 +109,12 @@ impl Build<'_> {
     /// in the registry, of blobs that are there.
     pub fn bring_results(&self) -> Result<(), BuildError> {
         let outputs = &self.request.outputs;
-        let here = outputs.is_empty() || outputs.iter().any(|o| !matches!(o, Output::None | Output::Registry(_)));
-        let last = self.graph.stages[self.graph.target].last;
+        if self.request.purpose == Purpose::Prebuild {
+            return Ok(());
+        }
+        let here = are_written_here(outputs);
         let mut wanted = Vec::new();
-        for layer in self.result(last).chain.layers().into_iter().filter(|l| l.base.is_none()) {
+        for layer in self.result_layers() {
             let Some(known) = self.elsewhere(&layer.id)? else { continue };
             let pushed_so = |o: &Output| match o {
                 Output::Registry(push) => fits(&self.sharing.blob(&known), push.compression),
@@ -124,4 +126,35 @@ impl Build<'_> {
         }
         self.bring(&wanted)
     }
+
+    /// The layers of the result that steps made.
+    fn result_layers(&self) -> Vec<ChainLayer> {
+        let last = self.graph.stages[self.graph.target].last;
+        self.result(last).chain.layers().into_iter().filter(|l| l.base.is_none()).collect()
+    }
+}
+
+/// Whether an output has to be written from bytes that are here.
+fn are_written_here(outputs: &[Output]) -> bool {
+    outputs.is_empty() || outputs.iter().any(|o| !matches!(o, Output::None | Output::Registry(_)))
+}
+
+/// Whether the base images have to be here in whole when the steps are done: not for an image that is put together in the
+/// registry, of layers that a shared cache has, nor for none.
+pub(in crate::engine) fn bases_are_needed(builds: &[Build<'_>]) -> Result<bool, BuildError> {
+    let Some(request) = builds.first().map(|b| b.request) else { return Ok(true) };
+    if are_written_here(&request.outputs) || request.cache_from.is_empty() {
+        return Ok(true);
+    }
+    if !request.outputs.iter().any(|o| matches!(o, Output::Registry(_))) {
+        return Ok(false);
+    }
+    for build in builds {
+        for layer in build.result_layers() {
+            if build.elsewhere(&layer.id)?.is_some() {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }

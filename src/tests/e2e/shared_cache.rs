@@ -88,6 +88,35 @@ fn another_machine_takes_every_step_and_moves_no_layer() {
 }
 
 #[test]
+fn a_base_that_nobody_reads_stays_in_its_registry() {
+    let w = World::new();
+    let Some(registry) = Registry::start(&w) else { return };
+    let (base, cache, name) =
+        (format!("{}/team/base:1", registry.host()), format!("{}/team/cache", registry.host()), format!("{}/team/app:1", registry.host()));
+    w.file("Dockerfile", "FROM base\nRUN echo base > /base\n").build(&["-t", &base, "--push"]).ok();
+    let text = format!("FROM {base}\nRUN echo app > /app\nCOPY --from={base} /base /copy\n");
+    let first = world(&text, "");
+    let made = first.build(&["--cache-to", &format!("type=registry,ref={cache}")]).ok();
+    let second = world(&text, "");
+    let from = log_length(&w);
+    let done = second.build(&["-t", &name, "--push", "--cache-from", &cache]).ok();
+    cached(&done, 2);
+    assert_eq!(done.stdout, made.stdout);
+    let asked = requests(&w, from);
+    let fetched: Vec<_> = asked.iter().filter(|r| r.starts_with("GET") && r.contains("/blobs/")).collect();
+    // The base's configuration.
+    assert_eq!(fetched.len(), 1, "{asked:?}");
+    let puller = World::new();
+    puller.ply(&["pull", &name]).ok();
+    assert_eq!(puller.ply(&["run", "--rm", &name, "cat", "/app", "/base", "/copy"]).ok().stdout, "app\nbase\nbase\n");
+    // Steps that miss fetch it after all; an image for the store has it whole.
+    second.file("Dockerfile", &format!("{text}RUN cat /base > /more\n")).build(&["-t", "t", "--cache-from", &cache]).ok();
+    drop(registry);
+    assert_eq!(second.out(&["cat", "/more"]), "base\n");
+    second.ply(&["fsck"]).ok();
+}
+
+#[test]
 fn a_changed_file_runs_what_it_must_and_is_named() {
     let first = world(STAGES, "one");
     let cache = first.path("cache");
@@ -365,8 +394,8 @@ fn lies_are_misses_or_errors_and_never_results() {
         }
     };
     let gone = |cache: &Path| layers(cache).iter().for_each(|p| std::fs::remove_file(p).unwrap());
-    let cases: [(&dyn Fn(&Path), &str); 4] = [
-        (&other_layer, "is not what its record says: its files have the content"),
+    let cases = [
+        (&other_layer as &dyn Fn(&Path), "is not what its record says: its files have the content"),
         (&truncated, "fetching a layer from the cache"),
         (&changed, "fetching a layer from the cache"),
         (&gone, "fetching a layer from the cache"),
