@@ -53,7 +53,7 @@ fn source() -> tempfile::TempDir {
     fs::hard_link(at("a/1"), at("b/same")).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, at("z/fifo"), rustix::fs::FileType::Fifo, 0o640.into(), 0).unwrap();
     for name in ["a", "b", "a/deep", "a/deep/er", "empty", "z", ""] {
-        set_times(&fs::File::open(at(name)).unwrap(), Time { secs: 1_000, nanos: 5 }).unwrap();
+        set_times(fs::File::open(at(name)).unwrap(), Time { secs: 1_000, nanos: 5 }).unwrap();
     }
     dir
 }

@@ -100,14 +100,19 @@ fn privileged_a_full_disk_is_an_error_with_advice_and_the_store_stays_whole() {
     if !is_root() {
         return skipped("needs root, to mount");
     }
-    for (options, files, size) in [("size=24m", 1, 40 << 20), ("size=200m,nr_inodes=300", 500, 1)] {
+    // A step that looks at the files makes them inodes; without one they are a tar.
+    let look = "RUN ls /big\n";
+    for (options, files, size, then) in
+        [("size=24m", 1, 40 << 20, ""), ("size=24m", 400, 100 << 10, ""), ("size=200m,nr_inodes=300", 500, 1, look)]
+    {
         let w = World::new();
         let store = w.path("store");
         let Some(_small) = Small::mount(&store, options) else { return skipped("tmpfs can't be mounted") };
         for n in 0..files {
             w.file(&format!("big/{n}"), &"x".repeat(size));
         }
-        w.file("Dockerfile", "FROM base\nCOPY big /big\n").build(&[]).fails(1).says("No space left on device").says("ply prune");
+        let text = format!("FROM base\nCOPY big /big\n{then}");
+        w.file("Dockerfile", &text).build(&[]).fails(1).says("No space left on device").says("ply prune");
         assert_eq!(std::fs::read_dir(store.join("tmp")).unwrap().count(), 0, "{options}");
         w.ply(&["fsck"]).ok();
         w.image("FROM base\nRUN echo small > /small\n").ok();
