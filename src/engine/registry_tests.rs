@@ -361,6 +361,20 @@ fn a_registry_that_refuses_or_mistakes_what_is_pushed_is_not_believed() {
 }
 
 #[test]
+fn an_upload_that_the_registry_forgets_begins_anew_and_in_the_end_is_given_up() {
+    let source = Registry::serve(content(), false, |_, _, right| right);
+    let from = format!("{}/app:1", source.server.host);
+    for (times, want) in [(1, true), (usize::MAX, false)] {
+        let registry =
+            Registry::start_with(move |request, n, right| if kind(request) == "commit" && n < times { Reply::new(404, "") } else { right });
+        let bench = Bench::new(config());
+        bench.pull(&from).unwrap();
+        let pushed = bench.push(&from, &format!("{}/app:2", registry.server.host));
+        assert_eq!(pushed.is_ok(), want, "{pushed:?}");
+    }
+}
+
+#[test]
 fn a_mount_that_is_refused_or_pretended_is_no_reason_to_fail() {
     // One that says it mounted is believed; any other answer leads to an upload.
     for status in [202, 400, 404, 405, 500] {

@@ -119,9 +119,9 @@ impl<'a> Build<'a> {
     ) -> Vec<Self> {
         let mut next = 0;
         let one = |(at, Target { platform, graph }): (usize, &'a Target)| {
-            let targets = wanted(graph, request);
-            let needed = order::needed_by(graph, targets.iter().copied());
-            let in_result = targets.iter().fold(vec![false; graph.nodes.len()], |marks, stage| below(graph, stage.last, marks));
+            let wished = wanted(graph, request);
+            let needed = order::needed_by(graph, wished.iter().copied());
+            let in_result = wished.iter().fold(vec![false; graph.nodes.len()], |marks, stage| below(graph, stage.last, marks));
             Self {
                 engine,
                 request,

@@ -63,6 +63,8 @@ pub struct Client {
     tokens: Mutex<HashMap<(String, String), String>>,
     /// Mirrors that failed.
     left_out: Mutex<HashSet<Place>>,
+    /// Mirrors of which it was said that they failed, or did not have something.
+    told: Mutex<HashSet<Place>>,
     /// Where a repository's last document came from: what it names is asked for there first.
     served: Mutex<HashMap<Repository, Place>>,
     /// Where a blob came from.
@@ -96,8 +98,8 @@ impl Place {
 impl Client {
     /// Makes a client; connects to nothing.
     pub fn new(config: RegistryConfig) -> Self {
-        let (tokens, left_out, served, sources) = Default::default();
-        Self { http: Http::new(config), tokens, left_out, served, sources }
+        let (tokens, left_out, told, served, sources) = Default::default();
+        Self { http: Http::new(config), tokens, left_out, told, served, sources }
     }
 
     /// Returns the way to addresses that are no registry's.
@@ -148,9 +150,13 @@ impl Client {
         Err(RegistryError::Host(repository.host.clone()))
     }
 
-    /// Asks a mirror nothing any more, and says so.
+    /// Asks a mirror nothing any more, unless it merely lacks what was asked for; says so once.
     pub(super) fn leave_out(&self, place: &Place, why: &RegistryError) {
-        if lock(&self.left_out).insert(place.clone())
+        let lacks = matches!(why, RegistryError::NotFound { .. });
+        if !lacks {
+            lock(&self.left_out).insert(place.clone());
+        }
+        if lock(&self.told).insert(place.clone())
             && let Some(notices) = &self.config().notices
         {
             let mut text = why.to_string();
@@ -159,7 +165,8 @@ impl Client {
                 text.push_str(&format!(": {cause}"));
                 next = cause.source();
             }
-            (notices.0)(&format!("the mirror {}/{} is left out: {text}", place.at.host, place.at.path));
+            let what = if lacks { "is passed over" } else { "is left out" };
+            (notices.0)(&format!("the mirror {}/{} {what}: {text}", place.at.host, place.at.path));
         }
     }
 
@@ -195,6 +202,11 @@ impl Client {
             }
             recovery => recovery,
         };
+        self.wait_as(pause, recovery, error)
+    }
+
+    /// As [`Client::wait`], where the caller knows better than the error whether trying again can help.
+    pub(super) fn wait_as(&self, pause: &mut Pause, recovery: Recovery, error: RegistryError) -> Result<(), RegistryError> {
         match pause.after(recovery, error.retry_after()) {
             Some(time) if transfer::pause(time, &self.config().ends()) => Ok(()),
             Some(_) => Err(RegistryError::Interrupted),

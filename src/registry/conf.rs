@@ -1,11 +1,10 @@
-#![doc = include_str!("registries.md")]
-//!
-//! ---
-//!
-//! This file turns one such text into [`Rules`]; which files there are is `cli`'s to find. It reads nothing itself.
+//! Turns a text in registries.conf's form into [`Rules`]; which files there are is `cli`'s to find. It reads nothing itself.
 //!
 //! What a newcomer would get wrong: unknown keys of a `[[registry]]` are an error, not ignored: a misspelt `blocked`
 //! would let through what was to be kept out. Unknown keys elsewhere belong to other programs.
+//!
+//! What follows is the page for users.
+#![doc = include_str!("registries.md")]
 
 use serde::Deserialize;
 use toml::Spanned;

@@ -126,7 +126,7 @@ impl RegistryError {
     pub(crate) fn recovery(&self) -> Recovery {
         match self {
             Self::Status { status: 408 | 429 | 502 | 503 | 504, .. } => Recovery::Outage,
-            Self::Status { status: 500, .. } | Self::Truncated { .. } => Recovery::Broken,
+            Self::Status { status: 416 | 500, .. } | Self::Truncated { .. } => Recovery::Broken,
             Self::Body { source, .. } => match source.get_ref().and_then(|e| e.downcast_ref::<ureq::Error>()) {
                 Some(inside) => of_transport(inside),
                 None => of_io(source),

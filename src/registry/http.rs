@@ -258,7 +258,8 @@ impl Http {
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(stall))
             .timeout_per_read(Some(stall))
-            .timeout_per_write(Some(stall));
+            // A socket that takes nothing any more lets the writes of what is buffered time out one by one.
+            .timeout_per_write(Some(stall / 3));
         if way.tls {
             builder = builder.tls_config(self.tls_config(way, certs)?);
         }

@@ -15,6 +15,7 @@ use ureq::http::{Method, Response, Uri};
 
 use super::RegistryError;
 use super::client::{Call, Client, Repository, refusal};
+use super::error::Recovery;
 use super::hosts;
 use super::pause::Pause;
 use super::rules::Place;
@@ -44,6 +45,8 @@ enum Failure {
     Broken(RegistryError),
     /// The request is too big for the server.
     TooBig(RegistryError),
+    /// The server knows nothing of the upload any more.
+    Lost(RegistryError),
 }
 
 impl From<RegistryError> for Failure {
@@ -151,19 +154,29 @@ impl Upload<'_> {
                 }
             }
         }
-        let mut pause = Pause::new(self.client.config().retry);
+        let retry = self.client.config().retry;
+        let (mut pause, mut lost) = (Pause::new(retry), Pause::new(retry));
         let mut whole = true;
         loop {
-            let attempt = self.begin().map_err(Failure::from).and_then(|at| if whole { self.in_one(at) } else { self.in_pieces(at) });
+            let attempt = self.begin().map_err(Failure::from).and_then(|at| {
+                let sent = if whole { self.in_one(at) } else { self.in_pieces(at, &mut pause) };
+                sent.map_err(|e| match e {
+                    Failure::Broken(e @ RegistryError::NotFound { .. }) => Failure::Lost(e),
+                    e => e,
+                })
+            });
             match attempt {
                 Ok(()) => return Ok(Sent::Uploaded),
                 Err(Failure::TooBig(e)) if !whole => return Err(e),
                 Err(Failure::TooBig(_)) => whole = false,
+                Err(Failure::Lost(e)) => self.client.wait_as(&mut lost, Recovery::Broken, e)?,
                 Err(Failure::Broken(e)) => {
                     self.client.wait(&mut pause, e)?;
                     // The answer alone may have been lost.
-                    if self.patiently(|| self.is_there())? {
-                        return Ok(Sent::Uploaded);
+                    match self.is_there() {
+                        Ok(true) => return Ok(Sent::Uploaded),
+                        Ok(false) => {}
+                        Err(e) => self.client.wait(&mut pause, e)?,
                     }
                     // Small ones are not worth more than another try.
                     whole = self.blob.size <= PIECE_BYTES;
@@ -230,10 +243,9 @@ impl Upload<'_> {
     }
 
     /// Sends the bytes piece by piece; after a failure the registry says how far it got.
-    fn in_pieces(&self, mut at: Uri) -> Result<(), Failure> {
+    fn in_pieces(&self, mut at: Uri, pause: &mut Pause) -> Result<(), Failure> {
         let size = self.blob.size;
-        let mut done = 0;
-        let mut pause = Pause::new(self.client.config().retry);
+        let (mut done, mut furthest) = (0, 0);
         while done < size {
             let end = (done + PIECE_BYTES).min(size);
             let range = format!("{done}-{}", end - 1);
@@ -241,14 +253,16 @@ impl Upload<'_> {
                 Ok((url, response)) => {
                     at = self.location(&url, &response)?;
                     done = end;
-                    pause = Pause::new(self.client.config().retry);
+                    // What is sent again because it was lost is no progress.
+                    if done > furthest {
+                        pause.restart();
+                        furthest = done;
+                    }
                 }
                 Err(e) if matches!(e, RegistryError::Status { status: 413, .. }) => return Err(Failure::TooBig(e)),
                 Err(e) => {
-                    // 416: it has more or less than we think.
-                    if !matches!(e, RegistryError::Status { status: 416, .. }) {
-                        self.client.wait(&mut pause, e)?;
-                    }
+                    // 416, too: it has more or less than we think.
+                    self.client.wait(pause, e)?;
                     let (url, response) = self.patiently(|| self.ask(Method::GET, at.clone(), &[], &[200, 202, 204]))?;
                     done = received(&response).filter(|n| *n <= size).unwrap_or(0);
                     at = self.location(&url, &response).unwrap_or(at);

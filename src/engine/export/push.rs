@@ -125,7 +125,7 @@ impl Exporter<'_> {
         }
         for image in images {
             // So that another push to this registry can take the layers from here.
-            // One whose layers were never here is pushed without being kept.
+            // One that is not kept here needs no such note.
             if self.store.image(image)?.is_some() {
                 self.store.put_repo_digest(image, &format!("{}@{}", to.name(), exported.manifest.digest))?;
             }

@@ -79,6 +79,30 @@ fn a_base_is_pulled_once_and_then_needs_no_network() {
 }
 
 #[test]
+fn a_pull_through_cache_is_a_mirror() {
+    let (w, cache) = (World::new(), World::new());
+    let Some(registry) = Registry::start(&w) else { return };
+    let own = format!("127.0.0.1:{}", registry.port);
+    let Some(proxy) = Registry::start_with(&cache, &format!("proxy:\n  remoteurl: http://{own}\n")) else { return };
+    w.file("Dockerfile", "FROM base\nRUN echo mirrored > /m\n");
+    w.build(&["--push", "-t", &format!("{own}/team/app:1")]).ok();
+    let conf = w.path("registries.conf");
+    let mirror = format!("[[registry.mirror]]\nlocation = '127.0.0.1:{}'\ninsecure = true\n", proxy.port);
+    std::fs::write(&conf, format!("[[registry]]\nprefix = 'r.example'\nlocation = '{own}'\n{mirror}")).unwrap();
+    let pull = |w: &World| {
+        let mut command = w.command(&["pull", "r.example/team/app:1"]);
+        super::Done::from(command.env("CONTAINERS_REGISTRIES_CONF", &conf).output().unwrap())
+    };
+    let through = World::new();
+    assert!(!pull(&through).ok().stderr.contains("left out"));
+    assert_eq!(through.ply(&["run", "--rm", "r.example/team/app:1", "cat", "/m"]).ok().stdout, "mirrored\n");
+    drop(proxy);
+    let without = World::new();
+    pull(&without).ok().says("is left out");
+    without.ply(&["fsck", "--deep"]).ok();
+}
+
+#[test]
 fn what_is_pushed_is_pulled_again_with_the_same_digest() {
     let w = World::new();
     let Some(registry) = Registry::start(&w) else { return };
