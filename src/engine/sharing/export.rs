@@ -19,7 +19,7 @@ use super::{Counts, Sharing, Sink, locked};
 use crate::cache::record::Record;
 use crate::cache::remote::object::{Kind, Object};
 use crate::cache::remote::{LayerForm, SharedRecord, tag};
-use crate::engine::error::{BuildError, chain};
+use crate::engine::error::{BuildError, advice, chain};
 use crate::engine::event::Event;
 use crate::engine::export::{Exporter, pack};
 use crate::engine::request::CacheMode;
@@ -224,12 +224,13 @@ impl Sharing<'_> {
         }
         let mut failure = None;
         for sink in &self.sinks {
-            let Some(error) = locked(&sink.error).take() else { continue };
+            let Some((error, hint)) = locked(&sink.error).take() else { continue };
             let message = format!("writing the cache {}: {error}", sink.place.shown());
             if sink.to.ignore_error {
                 self.engine.observer.event(Event::Notice(message));
             } else {
-                failure.get_or_insert(BuildError::plain(message).hint("`ignore-error=true` in --cache-to makes this a notice"));
+                let hint = hint.unwrap_or_else(|| "`ignore-error=true` in --cache-to makes this a notice".into());
+                failure.get_or_insert(BuildError::plain(message).hint(hint));
             }
         }
         failure.map_or(Ok(()), Err)
@@ -261,7 +262,7 @@ impl Sink<'_> {
     /// Remembers the first error; nothing more is sent.
     pub(super) fn fail(&self, error: &SharingError) {
         self.broken.store(true, Ordering::Relaxed);
-        locked(&self.error).get_or_insert_with(|| chain(error));
+        locked(&self.error).get_or_insert_with(|| (chain(error), advice(error)));
     }
 }
 

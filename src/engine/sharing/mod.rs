@@ -92,7 +92,8 @@ struct Sink<'a> {
     name: String,
     to: CacheTo,
     broken: AtomicBool,
-    error: Mutex<Option<String>>,
+    /// Why, and what to do about it.
+    error: Mutex<Option<(String, Option<String>)>>,
     sent: Counts,
     /// The tags of this build's results there.
     tags: Mutex<BTreeSet<String>>,

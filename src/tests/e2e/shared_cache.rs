@@ -280,6 +280,22 @@ fn what_was_done_before_a_failure_is_kept() {
 }
 
 #[test]
+fn a_result_is_there_while_later_steps_run() {
+    let first = world("FROM base\nRUN echo 1 > /a\nRUN sleep 60\n", "");
+    let cache = first.path("cache");
+    let to = format!("type=local,dest={}", cache.display());
+    let mut build = first.build_command(&["--cache-to", &to]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !cache.join("objects").is_dir() || records(&cache).is_empty() {
+        assert!(build.try_wait().unwrap().is_none(), "it ended");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(build.id().try_into().unwrap()), nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(build.wait().unwrap().code(), Some(130));
+    let second = world("FROM base\nRUN echo 1 > /a\n", "");
+    cached(&second.build(&["--cache-from", &format!("type=local,src={}", cache.display())]).ok(), 1);
+}
+
+#[test]
 fn a_cache_that_can_not_be_reached_is_a_notice() {
     let w = world("FROM base\nRUN echo 1 > /a\n", "");
     // Bound and closed again: nobody listens.
@@ -319,6 +335,8 @@ fn an_image_carries_its_own_cache() {
 /// The objects of a local cache that are records: path and text.
 fn records(cache: &Path) -> Vec<(PathBuf, serde_json::Value)> {
     let files = std::fs::read_dir(cache.join("objects")).unwrap().map(|e| e.unwrap().path());
+    // What begins with a dot is not there yet.
+    let files = files.filter(|p| !p.file_name().unwrap().to_str().unwrap().starts_with('.'));
     let parsed = files.map(|p| (p.clone(), serde_json::from_slice(&std::fs::read(&p).unwrap()).unwrap()));
     let mut found: Vec<(PathBuf, serde_json::Value)> = parsed.collect();
     found.retain(|(_, v)| v["artifactType"].as_str().unwrap().contains("record"));
