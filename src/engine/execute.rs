@@ -77,11 +77,11 @@ impl Build<'_> {
         match self.make(id, &decision, start) {
             Ok(made) => {
                 let took = start.elapsed();
-                self.set(id, self.made_result(id, &decision, made, reason, took));
+                self.set(id, self.made_result(id, &decision, made, reason.clone(), took));
                 self.note_place(id, slot_id, slot);
                 if made.recorded {
                     self.shared.add_made(key);
-                    self.share_made(id, slot, &made, took);
+                    self.share_made(id, slot, &made, took, &reason);
                 }
                 self.engine.store.release_when_written(guard)?;
                 self.tell(Event::Done(step, took));

@@ -102,7 +102,7 @@ fn to(text: &str, here: &Path) -> Result<CacheTo, ValueError> {
             "compression" => out.compression = compression(&value)?,
             "ignore-error" => out.ignore_error = boolean(&value)?,
             // What Plywood does in any case.
-            "oci-mediatypes" | "image-manifest" | "registry.insecure" => drop(boolean(&value)?),
+            "oci-mediatypes" | "image-manifest" | "force-compression" | "registry.insecure" => drop(boolean(&value)?),
             _ if TO.contains(&key.as_str()) => return Err(ValueError::Unsupported(format!("`{key}={value}`"), "")),
             _ => return Err(ValueError::Field { nearest: nearest(&key, &TO), key }),
         }
@@ -185,7 +185,7 @@ mod tests {
             ("inline", plain.clone()),
             ("type=inline,mode=min", plain.clone()),
             (
-                "type=registry,ref=a,mode=max,compression=zstd,ignore-error=true,oci-mediatypes=true,image-manifest=true",
+                "type=registry,ref=a,mode=max,compression=zstd,ignore-error=true,oci-mediatypes=true,image-manifest=true,force-compression=true",
                 CacheTo { location: Some(registry("a")), mode: CacheMode::Max, compression: Compression::Zstd, ignore_error: true },
             ),
             ("type=local,dest=c", CacheTo { location: Some(CacheLocation::Directory("/w/c".into())), ..plain }),

@@ -5,7 +5,8 @@
 //! again starts from there. Only a signal leaves it.
 //!
 //! The order of one result: blobs first, then the object that names them. An object that is there stays: two results of
-//! one key are both right, and others may have built upon the first.
+//! one key are both right, and others may have built upon the first. But one that was made anew on purpose, by `--no-cache`,
+//! takes its place: that is how a cache is refreshed.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -21,7 +22,7 @@ use crate::cache::remote::object::{Kind, Object};
 use crate::cache::remote::{LayerForm, SharedRecord, tag};
 use crate::engine::error::{BuildError, advice, chain};
 use crate::engine::event::Event;
-use crate::engine::export::{Exporter, pack};
+use crate::engine::export::{Exporter, fits, pack};
 use crate::engine::request::CacheMode;
 use crate::engine::session::Build;
 use crate::engine::sources::{BlobPlace, BlobRef, open_blob};
@@ -36,7 +37,7 @@ const WORKERS: usize = 4;
 /// Something to be sent.
 pub(super) enum Job {
     /// What a step gave; `at` is its build's place among those of all platforms.
-    Step { at: usize, node: NodeId, record: Box<Record>, layer: ChainLayer },
+    Step { at: usize, node: NodeId, record: Box<Record>, layer: ChainLayer, found: Found },
     /// What is known of a selection that a step makes.
     Selection { at: usize, node: NodeId, memory: String, body: Vec<u8> },
 }
@@ -47,6 +48,15 @@ impl Job {
             Self::Step { at, node, .. } | Self::Selection { at, node, .. } => (*at, *node),
         }
     }
+}
+
+/// What becomes of another result of the same key that a cache has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Found {
+    /// It stays.
+    Stays,
+    /// It goes, if its layer is another.
+    Goes,
 }
 
 /// What waits to be sent.
@@ -130,9 +140,9 @@ impl Sharing<'_> {
     }
 
     /// Queues a step's result.
-    pub fn send_step(&self, build: &Build<'_>, node: NodeId, record: Record, layer: ChainLayer) {
+    pub fn send_step(&self, build: &Build<'_>, node: NodeId, record: Record, layer: ChainLayer, found: Found) {
         if self.has_sinks() {
-            self.queue.push(Job::Step { at: build.at, node, record: Box::new(record), layer });
+            self.queue.push(Job::Step { at: build.at, node, record: Box::new(record), layer, found });
         }
     }
 
@@ -161,11 +171,11 @@ impl Sharing<'_> {
                 }
                 sink.place.put(&tag, &Object { kind: Kind::Selection, body: body.clone(), blobs: Vec::new() })
             }
-            Job::Step { at, node, record, layer } => {
+            Job::Step { at, node, record, layer, found } => {
                 let from_there = self.elsewhere(&layer.id)?.is_some_and(|e| self.place_of(&e).is(&sink.place));
                 let tag = tag::of_record(&record.key);
                 locked(&sink.tags).insert(tag.clone());
-                if from_there || self.has_record(sink, &tag, record)? {
+                if from_there || self.has_record(sink, &tag, record, *found)? {
                     return Ok(());
                 }
                 let (form, blob) = self.pack(build, sink, layer)?;
@@ -182,10 +192,13 @@ impl Sharing<'_> {
         }
     }
 
-    /// Whether the cache has a record of this key; nonsense under its tag is none, and is replaced.
-    fn has_record(&self, sink: &Sink<'_>, tag: &str, record: &Record) -> Result<bool, SharingError> {
+    /// Whether the cache has a record of this key that stays; nonsense under its tag is none, and is replaced.
+    fn has_record(&self, sink: &Sink<'_>, tag: &str, record: &Record, found: Found) -> Result<bool, SharingError> {
         match sink.place.object(Kind::Record, tag) {
-            Ok(Some((parts, body))) => Ok(SharedRecord::parse(&record.key, &parts, &body).is_ok()),
+            Ok(Some((parts, body))) => {
+                let there = SharedRecord::parse(&record.key, &parts, &body);
+                Ok(there.is_ok_and(|there| found == Found::Stays || there.record.layer == record.layer))
+            }
             Ok(None) | Err(SharingError::Object(_)) => Ok(false),
             Err(e) => Err(e),
         }
@@ -194,7 +207,11 @@ impl Sharing<'_> {
     /// Returns a layer's form and blob for a cache: packed, or as another cache has it.
     fn pack(&self, build: &Build<'_>, sink: &Sink<'_>, layer: &ChainLayer) -> Result<(LayerForm, BlobRef), SharingError> {
         if let Some(known) = self.elsewhere(&layer.id)? {
-            return Ok((known.form.clone(), self.blob(&known)));
+            let blob = self.blob(&known);
+            if fits(&blob, sink.to.compression) {
+                return Ok((known.form.clone(), blob));
+            }
+            self.fetch(&layer.id)?;
         }
         let failed = |e: BuildError| SharingError::Build(e.to_string());
         let (finished, tar_bytes) = build.finished_layer(&layer.id).map_err(failed)?;

@@ -14,6 +14,7 @@ use crate::engine::sources::{BlobRef, side_by_side};
 use crate::engine::state::ChainLayer;
 use crate::graph::{FileTree, NodeId};
 
+use super::export::Found;
 use super::import::Elsewhere;
 use super::place::SharingError;
 
@@ -56,17 +57,18 @@ impl Build<'_> {
     /// Gives a step's result to the caches that are written.
     pub fn share(&self, id: NodeId, record: &Record, layer: ChainLayer) {
         if self.sharing.has_sinks() {
-            self.sharing.send_step(self, id, record.clone(), layer);
+            self.sharing.send_step(self, id, record.clone(), layer, Found::Stays);
         }
     }
 
     /// As [`Build::share`], for a step that ran.
-    pub fn share_made(&self, id: NodeId, slot: &Slot, made: &Made, took: Duration) {
+    pub fn share_made(&self, id: NodeId, slot: &Slot, made: &Made, took: Duration, reason: &Reason) {
         let LayerId::Content(content) = made.layer.id else { return };
         if self.sharing.has_sinks() {
             let title = &self.graph.nodes[id.0].title;
             let record = Record::new(slot.inputs.clone(), made.layer.id, content, title, took.as_secs_f64(), made.created_secs);
-            self.sharing.send_step(self, id, record, made.layer);
+            let found = if *reason == Reason::NoCache { Found::Goes } else { Found::Stays };
+            self.sharing.send_step(self, id, record, made.layer, found);
         }
     }
 

@@ -280,6 +280,26 @@ fn what_was_done_before_a_failure_is_kept() {
 }
 
 #[test]
+fn the_first_result_stays_until_one_is_made_anew_on_purpose() {
+    let text = "FROM base\nRUN cat /proc/sys/kernel/random/uuid > /u\n";
+    let first = world(text, "");
+    let cache = first.path("cache");
+    let (to, from) = (format!("type=local,dest={}", cache.display()), format!("type=local,src={}", cache.display()));
+    let made = |flags: &[&str]| {
+        let w = world(text, "");
+        w.build(&[flags, &["-t", "t"]].concat()).ok();
+        w.out(&["cat", "/u"])
+    };
+    let original = made(&["--cache-to", &to]);
+    let other = made(&["--cache-to", &to]);
+    assert_ne!(other, original);
+    assert_eq!(made(&["--cache-from", &from]), original);
+    let anew = made(&["--cache-to", &to, "--no-cache"]);
+    assert_ne!(anew, original);
+    assert_eq!(made(&["--cache-from", &from]), anew);
+}
+
+#[test]
 fn a_result_is_there_while_later_steps_run() {
     let first = world("FROM base\nRUN echo 1 > /a\nRUN sleep 60\n", "");
     let cache = first.path("cache");
