@@ -210,7 +210,9 @@ impl Client {
         match pause.after(recovery, error.retry_after()) {
             Some(time) if transfer::pause(time, &self.config().ends()) => Ok(()),
             Some(_) => Err(RegistryError::Interrupted),
-            None if pause.tries > 1 => Err(RegistryError::GivenUp { tries: pause.tries, source: Box::new(error) }),
+            None if pause.tries > 1 && !matches!(error, RegistryError::GivenUp { .. }) => {
+                Err(RegistryError::GivenUp { tries: pause.tries, source: Box::new(error) })
+            }
             None => Err(error),
         }
     }

@@ -13,12 +13,12 @@ use std::io::{self, Read};
 use ureq::Body;
 use ureq::http::{Method, Response, Uri};
 
-use super::RegistryError;
 use super::client::{Call, Client, Repository, refusal};
 use super::error::Recovery;
 use super::hosts;
 use super::pause::Pause;
 use super::rules::Place;
+use super::{Ends, RegistryError};
 use crate::digest::Digest;
 use crate::image::manifest::Descriptor;
 
@@ -229,7 +229,8 @@ impl Upload<'_> {
         let call = Call { method, url, headers: &all, scope: push_scope(self.place, self.mount), what: &what };
         let length = range.end - range.start;
         let mut open = || -> io::Result<(Box<dyn Read + '_>, u64)> {
-            let counted = Counted { inner: (self.open)(range.start)?.take(length), at: range.start, sent: self.sent };
+            let inner = (self.open)(range.start)?.take(length);
+            let counted = Counted { inner, at: range.start, sent: self.sent, ends: self.client.config().ends() };
             Ok((Box::new(counted), length))
         };
         expect(self.place, self.client.ask(self.place, &call, Some(&mut open))?, accepted, &what)
@@ -276,16 +277,18 @@ impl Upload<'_> {
     }
 }
 
-/// Tells how many bytes go by.
+/// Tells how many bytes go by, until it is asked to end.
 struct Counted<'c, R> {
     inner: R,
     at: u64,
     sent: &'c dyn Fn(u64),
+    ends: Ends,
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
+        // Not `Interrupted`: that kind is tried again.
+        let n = if (self.ends)() { return Err(io::Error::other("interrupted")) } else { self.inner.read(buffer)? };
         self.at += n as u64;
         (self.sent)(self.at);
         Ok(n)
