@@ -22,6 +22,7 @@ pub mod interrupt;
 pub mod load;
 pub mod login;
 pub mod logout;
+pub mod prebuild;
 pub mod prune;
 pub mod ps;
 pub mod pull;
@@ -66,6 +67,7 @@ struct Cli<C: Subcommand> {
 #[derive(Debug, Subcommand)]
 enum Commands {
     Build(Box<build::BuildArgs>),
+    Prebuild(Box<prebuild::PrebuildArgs>),
     Run(Box<run::RunArgs>),
     Ps(ps::PsArgs),
     Rm(rm::RmArgs),
@@ -214,6 +216,7 @@ fn command_word(args: &[OsString]) -> Option<&str> {
 fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
     match command {
         Commands::Build(args) => build::run(&args, session)?,
+        Commands::Prebuild(args) => prebuild::run(&args, session)?,
         Commands::Run(args) => return run::run(&args, session),
         Commands::Ps(args) => ps::run(&args, session)?,
         Commands::Rm(args) => rm::run(&args, session)?,

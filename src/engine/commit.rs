@@ -120,6 +120,10 @@ impl Build<'_> {
         if let Some(known) = store.diff_id(layer, self.epoch).map_err(|e| failed(&e))? {
             return Ok(known);
         }
+        if let Some(known) = self.diff_id_elsewhere(layer)? {
+            return Ok(known);
+        }
+        self.bring(&[*layer])?;
         // Ours refers to nothing below.
         let dir = self.built_dir(layer, &[])?;
         let (_, digests) = self.digest(&dir).map_err(|e| failed(&e))?;

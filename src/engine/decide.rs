@@ -131,7 +131,8 @@ impl Build<'_> {
         self.request.no_cache || self.graph.stages.iter().any(named)
     }
 
-    fn parent_name(&self, id: NodeId) -> Parent {
+    /// Returns what a step stands on, as people call it.
+    pub fn parent_name(&self, id: NodeId) -> Parent {
         let Some(parent) = self.graph.nodes[id.0].parent else { return Parent::Base("scratch".into()) };
         match self.steps[parent.0] {
             Some(step) => Parent::Step(format!("step {}", step + 1)),
@@ -213,7 +214,7 @@ impl Build<'_> {
     /// The digest of what a mount shows.
     fn mounted_content(&self, id: NodeId, from: &FileTree, source: &str, effort: Effort) -> Result<Option<ContentDigest>, BuildError> {
         let memory = self.memory_key(from, &("mount", source));
-        if let Some(found) = self.remembered(memory.as_deref())? {
+        if let Some(found) = self.remembered(id, from, memory.as_deref(), effort)? {
             return Ok(found.matches.first().and_then(|(_, m)| m.first()).map(|m| m.content));
         }
         if effort == Effort::Cheap && matches!(from, FileTree::Node(_)) {
@@ -223,7 +224,7 @@ impl Build<'_> {
         self.keep_files(&selection)?;
         let content = selection.sources.first().map_or_else(|| selection.digest(), SelectedSource::content);
         let matches = vec![(0, vec![MatchInputs { name: Name(Vec::new()), content }])];
-        self.remember(memory.as_deref(), &Remembered { matches })?;
+        self.remember(id, memory.as_deref(), &Remembered { matches })?;
         Ok(Some(content))
     }
 
@@ -250,7 +251,7 @@ impl Build<'_> {
             indexed.filter_map(|(i, s)| if let CopySource::Path(p, _) = s { Some((i, p.as_str())) } else { None }).collect();
         let memory = if paths.is_empty() { None } else { self.memory_key(&op.from, &("copy", &paths, &op.exclude, op.parents)) };
         let mut selection = None;
-        let found = match self.remembered(memory.as_deref())? {
+        let found = match self.remembered(id, &op.from, memory.as_deref(), effort)? {
             Some(found) => found,
             None if paths.is_empty() => Remembered { matches: Vec::new() },
             None if effort == Effort::Cheap && matches!(op.from, FileTree::Node(_)) => return Ok(None),
@@ -261,7 +262,7 @@ impl Build<'_> {
                     self.keep_files(&made)?;
                 }
                 let found = Remembered { matches: matches_of(op, &made) };
-                self.remember(memory.as_deref(), &found)?;
+                self.remember(id, memory.as_deref(), &found)?;
                 selection = Some(made);
                 found
             }
@@ -313,15 +314,25 @@ impl Build<'_> {
         Some(h.finalize().to_hex().to_string())
     }
 
-    fn remembered(&self, key: Option<&str>) -> Result<Option<Remembered>, BuildError> {
+    fn remembered(&self, id: NodeId, from: &FileTree, key: Option<&str>, effort: Effort) -> Result<Option<Remembered>, BuildError> {
         let Some(key) = key else { return Ok(None) };
         let bytes = self.engine.store.load_blob_row(MADE_AGAIN, key).map_err(|e| BuildError::caused("asking the cache", &e))?;
-        Ok(bytes.and_then(|b| serde_json::from_slice(&b).ok()))
+        // Not kept here: it is another machine's word, asked for while the tree itself is not at hand.
+        let bytes = match bytes {
+            None if effort == Effort::Full => self.selection_elsewhere(from, key)?,
+            known => known,
+        };
+        let found = bytes.as_deref().and_then(|b| serde_json::from_slice(b).ok());
+        if let Some(bytes) = bytes.filter(|_| found.is_some()) {
+            self.sharing.send_selection(self, id, key, &bytes);
+        }
+        Ok(found)
     }
 
-    fn remember(&self, key: Option<&str>, what: &Remembered) -> Result<(), BuildError> {
+    fn remember(&self, id: NodeId, key: Option<&str>, what: &Remembered) -> Result<(), BuildError> {
         let Some(key) = key else { return Ok(()) };
         let bytes = serde_json::to_vec(what).expect("digests and names are serialisable");
+        self.sharing.send_selection(self, id, key, &bytes);
         self.engine.store.save_blob_row(MADE_AGAIN, key, &bytes).map_err(|e| BuildError::caused("writing the cache", &e))
     }
 

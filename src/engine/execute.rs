@@ -55,6 +55,9 @@ impl Build<'_> {
             return self.hit(id, record, slot, slot_id);
         }
         let key = slot.inputs.key();
+        if let Some(record) = self.found_elsewhere(id, &key)? {
+            return self.hit(id, &record, slot, slot_id);
+        }
         let guard = self.engine.store.lock_step_unless(&key, &|| self.engine.cancel.is_cancelled());
         let guard = guard.map_err(|e| BuildError::caused("waiting for another build's step", &e))?.ok_or(BuildError::Cancelled)?;
         // Always, since the decision may be older than another build's, or another stage's, equal step; `--no-cache` or
@@ -67,16 +70,18 @@ impl Build<'_> {
         }
         let step = self.steps[id.0].expect("only steps have a turn");
         let reason = decision.found.as_ref().err().cloned().unwrap_or(Reason::NoCache);
+        let reason = self.reason_elsewhere(id, slot, reason)?;
         self.tell(Event::Started(step));
         self.tell(Event::Missed(step, reason.to_string()));
         let start = Instant::now();
         match self.make(id, &decision, start) {
             Ok(made) => {
                 let took = start.elapsed();
-                self.set(id, self.made_result(id, &decision, made, reason, took));
-                self.note_place(slot_id, slot);
+                self.set(id, self.made_result(id, &decision, made, reason.clone(), took));
+                self.note_place(id, slot_id, slot);
                 if made.recorded {
                     self.shared.add_made(key);
+                    self.share_made(id, slot, &made, took, &reason);
                 }
                 self.engine.store.release_when_written(guard)?;
                 self.tell(Event::Done(step, took));
@@ -155,7 +160,11 @@ impl Build<'_> {
     ) -> Result<(), BuildError> {
         let store = self.engine.store;
         let facts = store.layer_facts(&record.layer).map_err(|e| BuildError::caused("asking the cache", &e))?;
-        let layer = ChainLayer { id: record.layer, empty: facts.is_some_and(|f| f.entries == 0), base: None };
+        let empty = match facts {
+            Some(facts) => facts.entries == 0,
+            None => self.is_empty_elsewhere(&record.layer)?.unwrap_or(false),
+        };
+        let layer = ChainLayer { id: record.layer, empty, base: None };
         let result = NodeResult {
             chain: self.parent_chain(id).push(layer),
             layer: Some(layer),
@@ -166,7 +175,8 @@ impl Build<'_> {
             cost_secs: record.cost_secs,
         };
         self.set(id, result);
-        self.note_place(slot_id, slot);
+        self.note_place(id, slot_id, slot);
+        self.share(id, record, layer);
         self.tell(Event::Cached(self.steps[id.0].expect("only steps hit")));
         Ok(())
     }

@@ -23,6 +23,15 @@ impl Build<'_> {
             .transpose()
             .map_err(|e| BuildError::caused("reading the base image", &e))?
             .unwrap_or_default();
+        for layer in &mut layers {
+            // Of a base that was not fetched: an image that is only pushed takes it from where it is.
+            if let LayerSource::Blob(blob) = &mut layer.source
+                && let Some(place) =
+                    self.inputs.sources().place_elsewhere(blob).map_err(|e| BuildError::caused("reading the base image", &e))?
+            {
+                blob.place = place;
+            }
+        }
         let history = self.history();
         let mut built = Vec::new();
         for node in history.iter().filter_map(|h| h.node) {
@@ -30,7 +39,9 @@ impl Build<'_> {
             built.push(layer);
             layers.push(finished);
         }
-        let config = assemble(&plan.config, &history, &base_ids, &built, self.epoch, self.engine.now_secs());
+        let mut config = assemble(&plan.config, &history, &base_ids, &built, self.epoch, self.engine.now_secs());
+        let nodes: Vec<NodeId> = history.iter().filter_map(|h| h.node).collect();
+        self.embed_records(&mut config, base_ids.len(), &nodes)?;
         // Among several an image stands for the platform that was asked for, whatever its last FROM says.
         let platform = if self.several { self.platform.clone() } else { plan.platform.clone() };
         Ok(FinishedImage { config: config.to_json(), platform, names: Vec::new(), layers, manifest: None })
@@ -56,13 +67,21 @@ impl Build<'_> {
     fn built_layer(&self, node: NodeId) -> Result<(BuiltLayer, FinishedLayer), BuildError> {
         let result = self.result(node);
         let layer = result.layer.expect("a node in the history made a layer");
-        let (diff_id, _) = self.diff_id(&layer.id)?;
-        let source = match self.engine.store.layer_dir(&layer.id)? {
-            Some(path) => LayerSource::Directory { path, clamp_epoch: self.epoch },
-            None => LayerSource::Blob(self.built_blob(&layer.id, &diff_id)?),
+        let (finished, _) = self.finished_layer(&layer.id)?;
+        Ok((BuiltLayer { diff_id: finished.diff_id, created_secs: result.created_secs }, finished))
+    }
+
+    /// Returns a layer that a step made, ready to go out, and its tar's size.
+    pub fn finished_layer(&self, layer: &LayerId) -> Result<(FinishedLayer, u64), BuildError> {
+        let (diff_id, tar_bytes) = self.diff_id(layer)?;
+        let source = match self.blob_elsewhere(layer)? {
+            Some(blob) => LayerSource::Blob(blob),
+            None => match self.engine.store.layer_dir(layer)? {
+                Some(path) => LayerSource::Directory { path, clamp_epoch: self.epoch },
+                None => LayerSource::Blob(self.built_blob(layer, &diff_id)?),
+            },
         };
-        let built = BuiltLayer { diff_id, created_secs: result.created_secs };
-        Ok((built, FinishedLayer { id: layer.id, diff_id, source }))
+        Ok((FinishedLayer { id: *layer, diff_id, source }, tar_bytes))
     }
 
     fn built_blob(&self, layer: &LayerId, diff_id: &DiffId) -> Result<BlobRef, BuildError> {

@@ -117,7 +117,11 @@ impl<'a> Inputs<'a> {
             build_platform: host.clone(),
             target_platform: host,
             target: request.target.clone(),
-            stages: if request.purpose == Purpose::Check && request.target.is_none() { StageChoice::All } else { StageChoice::Needed },
+            stages: match request.purpose {
+                Purpose::Check | Purpose::Prebuild if request.target.is_none() => StageChoice::All,
+                Purpose::Prebuild => StageChoice::NeededBy(request.more_targets.clone()),
+                _ => StageChoice::Needed,
+            },
             named_contexts: named,
             images: BTreeMap::new(),
             labels: request.labels.clone(),
@@ -134,7 +138,7 @@ impl<'a> Inputs<'a> {
             targets.push(Target { platform, graph: inputs.lower(&file, facts, &source, request)? });
         }
         // The checks look at no files.
-        if request.purpose == Purpose::Build {
+        if matches!(request.purpose, Purpose::Build | Purpose::Prebuild) {
             let used: Vec<_> = targets.iter().flat_map(|t| context_paths(&t.graph).into_keys().flatten()).collect();
             inputs.open_named_urls(used.iter().map(String::as_str), request)?;
         }

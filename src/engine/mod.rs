@@ -7,6 +7,7 @@
 //! | `execute`, `schedule` | each node's turn, side by side |
 //! | `run`, `mounts`, `files`, `copy`, `trees` | what the turns do |
 //! | `commit`, `state` | layer directory → layer → record; chains of layers |
+//! | `sharing` | caches of other machines: records in, layers when needed, results out |
 //! | `assemble`, `finished`, `result`, `export` | configuration, image, store, archives |
 //! | `log` | the row of a build that statistics are made of |
 //!
@@ -43,6 +44,7 @@ mod result;
 mod run;
 mod schedule;
 mod session;
+mod sharing;
 mod ssh;
 mod state;
 mod trees;
@@ -68,9 +70,10 @@ use inputs::Inputs;
 use request::{BuildRequest, Purpose};
 use result::Results;
 use session::{Build, Shared};
+use sharing::Sharing;
 use sources::{Missing, Policy, Progress, Pulls, Sources};
 
-pub use result::{Answer, BuildOutcome};
+pub use result::{Answer, BuildOutcome, Prebuilt, Sent};
 
 /// What builds work with; made once a process.
 pub struct Engine<'a> {
@@ -166,7 +169,7 @@ pub fn build(
     let (inputs, targets) = Inputs::gather(engine, request, stdin).map_err(unless_cancelled)?;
     let findings = inputs::findings(&targets);
     match request.purpose {
-        Purpose::Build => {}
+        Purpose::Build | Purpose::Prebuild => {}
         Purpose::Check => return Ok(BuildOutcome { findings, ..BuildOutcome::default() }),
         Purpose::Outline | Purpose::Targets => {
             let outline = targets.into_iter().next().map(|target| Answer::Outline(target.graph.outline, target.graph.source));
@@ -181,18 +184,27 @@ pub fn build(
             .hint("`ply doctor` tells what to change"));
     }
     let shared = Shared::default();
-    let builds = Build::each(engine, request, &targets, &inputs, &shared);
+    let sharing = Sharing::open(engine, request)?;
+    let builds = Build::each(engine, request, &targets, &inputs, &shared, &sharing);
     engine.observer.event(Event::Plan(builds.iter().flat_map(Build::plan).collect()));
-    let ran = run_nodes(&builds, request.jobs);
-    // What was learnt of the context's files is worth keeping whatever came of the build.
-    inputs.save_stat_caches()?;
-    builds.iter().try_for_each(Build::save_uses)?;
-    let ran = ran.and_then(|()| engine.go_on());
-    let missing = if ran.is_ok() { Missing::Fetch } else { Missing::LeaveOut };
-    let pulled = engine.sources(false).finish_pulls(missing).map_err(|e| BuildError::caused("pulling a base image", &e));
-    let ran = ran.and(pulled);
-    let outcome = ran.and_then(|()| Results::of(engine, request, &builds)?.write(stdout));
-    let outcome = outcome.map_err(unless_cancelled);
+    let outcome = sharing.alongside(&builds, || {
+        let ran = run_nodes(&builds, request.jobs);
+        // What was learnt of the context's files is worth keeping whatever came of the build.
+        inputs.save_stat_caches()?;
+        builds.iter().try_for_each(Build::save_uses)?;
+        let ran = ran.and_then(|()| engine.go_on()).and_then(|()| builds.iter().try_for_each(Build::bring_results));
+        let missing = if ran.is_ok() && sharing::bases_are_needed(&builds)? { Missing::Fetch } else { Missing::LeaveOut };
+        let pulled = engine.sources(false).finish_pulls(missing).map_err(|e| BuildError::caused("pulling a base image", &e));
+        ran.and(pulled)?;
+        match request.purpose {
+            Purpose::Prebuild => Ok(BuildOutcome::default()),
+            _ => Results::of(engine, request, &builds)?.write(stdout),
+        }
+    });
+    let shared = sharing.finish(&builds, outcome.is_ok());
+    let outcome = outcome.and_then(|built| shared.map(|()| built)).map_err(unless_cancelled);
+    let prebuilt = (request.purpose == Purpose::Prebuild).then(|| Prebuilt::of(&builds, sharing.sent()));
+    let outcome = outcome.map(|built| BuildOutcome { prebuilt, ..built });
     // Before the log of builds: the first write after it costs a sync.
     engine.store.tidy()?;
     log::write(&builds, start, &outcome)?;

@@ -94,7 +94,11 @@ impl Build<'_> {
             Sharing::Private => MountSharing::Private,
             Sharing::Locked => MountSharing::Locked,
         };
-        let fill = |dir: &std::path::Path| self.fill_cache(id, dir, from.as_ref(), source, (*mode, *uid, *gid));
+        let fill = |dir: &std::path::Path| {
+            let carried = !self.uncached(id) && self.sharing.fill_mount(&name, dir);
+            self.fill_cache(id, dir, from.as_ref().filter(|_| !carried), source, (*mode, *uid, *gid))
+        };
+        self.sharing.note_mount(&name);
         let cancelled = || self.engine.cancel.is_cancelled();
         let opened = store.open_cache_mount_unless(&name, sharing, &cancelled, fill)?.ok_or(BuildError::Cancelled)?;
         let root = Root::open(opened.path()).map_err(|e| self.failed(id, "opening a cache mount", &e))?;

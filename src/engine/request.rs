@@ -11,6 +11,8 @@ use crate::image::platform::Platform;
 pub enum Purpose {
     /// An image.
     Build,
+    /// The steps of the targets, of all stages if there are none, and no image.
+    Prebuild,
     /// What the build checks find.
     Check,
     /// What the target takes from its caller.
@@ -34,6 +36,8 @@ pub struct BuildRequest {
     pub build_contexts: Vec<(String, String)>,
     /// `--target`.
     pub target: Option<String>,
+    /// Further ones, of [`Purpose::Prebuild`].
+    pub more_targets: Vec<String>,
     /// `--platform`, each once; empty: the host's.
     pub platforms: Vec<Platform>,
     /// `--label`.
@@ -44,6 +48,12 @@ pub struct BuildRequest {
     pub no_cache_filter: Vec<String>,
     /// `--pull`: ask the registry even when the store has the image.
     pub pull: bool,
+    /// `--cache-from`: shared caches that are asked, in order.
+    pub cache_from: Vec<CacheLocation>,
+    /// `--cache-to`: shared caches that are written.
+    pub cache_to: Vec<CacheTo>,
+    /// `--cache-mounts`: the ids of cache mounts that go through the shared caches; an empty list is all, none is none.
+    pub cache_mounts: Option<Vec<String>>,
     /// `-o`; empty: the image goes to the store.
     pub outputs: Vec<Output>,
     /// `--iidfile`.
@@ -96,6 +106,38 @@ pub enum DockerfileSource {
     Stdin,
     /// `-f https://…`.
     Url(String),
+}
+
+/// Where a shared cache is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheLocation {
+    /// `type=registry,ref=…`: a repository; the tag tells caches apart, or is an image that carries its records.
+    Registry(String),
+    /// `type=local,src=…` or `dest=…`.
+    Directory(PathBuf),
+}
+
+/// `--cache-to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheTo {
+    /// Where to; none: into the image itself (`type=inline`).
+    pub location: Option<CacheLocation>,
+    /// `mode=`.
+    pub mode: CacheMode,
+    /// `compression=`: of the layers.
+    pub compression: Compression,
+    /// `ignore-error=`: a cache that can't be written is a notice.
+    pub ignore_error: bool,
+}
+
+/// Which results go into a shared cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheMode {
+    /// Those whose layers the result has.
+    #[default]
+    Min,
+    /// All.
+    Max,
 }
 
 /// `-o`.

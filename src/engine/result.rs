@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, LayerId};
 use crate::dockerfile::source::{Diagnostic, Source};
 use crate::fsio;
 use crate::graph::outline::{Outline, Targets};
@@ -22,6 +22,7 @@ use crate::store::{ImageLayer, NewImage};
 
 use super::Engine;
 use super::error::BuildError;
+use super::event::Event;
 use super::export::{ExportError, Exported, Exporter, FinishedImage};
 use super::request::{BuildRequest, Output, PlatformSplit, PushOutput};
 use super::session::Build;
@@ -37,6 +38,39 @@ pub struct BuildOutcome {
     pub findings: Vec<Diagnostic>,
     /// What was asked of the Dockerfile instead of a build.
     pub answer: Option<Answer>,
+    /// What was done, when no image was to be made.
+    pub prebuilt: Option<Prebuilt>,
+}
+
+/// What steps without an image came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Prebuilt {
+    /// How many steps.
+    pub steps: usize,
+    /// How many of these were cached.
+    pub cached: usize,
+    /// What was new to the shared caches.
+    pub sent: Sent,
+}
+
+/// What was sent to shared caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sent {
+    /// Results.
+    pub records: u64,
+    /// Layers, where their bytes were not there.
+    pub layers: u64,
+    /// The size of these.
+    pub bytes: u64,
+}
+
+impl Prebuilt {
+    /// Counts what was done.
+    pub(super) fn of(builds: &[Build<'_>], sent: Sent) -> Self {
+        let results = builds.iter().flat_map(|b| b.steps.iter().zip(&b.results)).filter(|(step, _)| step.is_some());
+        let done: Vec<bool> = results.filter_map(|(_, r)| r.get()).map(|r| r.reason.is_none()).collect();
+        Self { steps: done.len(), cached: done.iter().filter(|cached| **cached).count(), sent }
+    }
 }
 
 /// What a Dockerfile says of itself.
@@ -121,7 +155,7 @@ impl<'a> Results<'a> {
 
     /// Puts the images into the store, and into registries under all names.
     fn push(&self, output: &PushOutput) -> Result<Option<Exported>, BuildError> {
-        self.keep(&output.names)?;
+        self.keep_or_say(&output.names)?;
         let names = names(self.request.tags.iter().chain(&output.names))?;
         if names.is_empty() {
             return Err(BuildError::plain("there is no name to push the image under").hint("give one with `-t NAME`"));
@@ -154,6 +188,20 @@ impl<'a> Results<'a> {
         let below = |image: &FinishedImage| if split { image.platform.to_string().replace('/', "_") } else { String::new() };
         let placed = self.images.iter().zip(&trees).map(|(image, tree)| Placed { below: below(image), dir: tree.root() });
         work(&placed.collect::<Vec<_>>())
+    }
+
+    /// As [`Results::keep`], unless layers are elsewhere: then it says so.
+    fn keep_or_say(&self, more: &[String]) -> Result<(), BuildError> {
+        let mut elsewhere = false;
+        for layer in self.images.iter().flat_map(|i| &i.layers).filter(|l| matches!(l.id, LayerId::Content(_))) {
+            elsewhere = elsewhere || !self.engine.store.layer_known(&layer.id)?;
+        }
+        if elsewhere {
+            let text = "the image is pushed without being kept here: its layers stay in the shared cache (--load fetches them)";
+            self.engine.observer.event(Event::Notice(text.into()));
+            return Ok(());
+        }
+        self.keep(more)
     }
 
     /// Puts the images into the store, and names the main one.

@@ -12,7 +12,7 @@ use crate::cache::miss::Reason;
 use crate::cache::record::{Slot, SlotId};
 use crate::digest::{CacheKey, LayerId};
 use crate::dockerfile::source::{Diagnostic, Span};
-use crate::graph::{BuildGraph, ImageRequest, Node, NodeId, Op, order};
+use crate::graph::{BuildGraph, ImageRequest, Node, NodeId, Op, StagePlan, order};
 use crate::image::platform::Platform;
 use crate::snapshot::Driver;
 use crate::store::CacheMountId;
@@ -23,7 +23,8 @@ use super::error::{BuildError, chain};
 use super::event::{Event, StepIndex, StepInfo};
 use super::inputs::{Inputs, Target};
 use super::places::Pasts;
-use super::request::BuildRequest;
+use super::request::{BuildRequest, Purpose};
+use super::sharing::Sharing;
 use super::sources::ResolvedLayer;
 use super::ssh::KeyAgents;
 use super::state::{Chain, ChainLayer};
@@ -60,6 +61,9 @@ pub(super) struct Build<'a> {
     pub engine: &'a Engine<'a>,
     pub request: &'a BuildRequest,
     pub shared: &'a Shared,
+    pub sharing: &'a Sharing<'a>,
+    /// Its place among the builds of all platforms.
+    pub at: usize,
     /// The platform that was asked for.
     pub platform: &'a Platform,
     /// Whether other platforms are built beside it, and things must be told apart.
@@ -70,6 +74,8 @@ pub(super) struct Build<'a> {
     pub epoch: Option<i64>,
     /// Which nodes the target stands on; no others have a turn.
     pub needed: Vec<bool>,
+    /// Which nodes' layers the target has.
+    pub in_result: Vec<bool>,
     /// What the nodes gave.
     pub results: Vec<OnceLock<NodeResult>>,
     /// Decisions that were made before the node's turn.
@@ -79,7 +85,7 @@ pub(super) struct Build<'a> {
     /// What the last build had where this one has its steps, by stage and instruction; read at the first miss.
     pub pasts: Mutex<HashMap<(usize, &'static str), Pasts>>,
     /// What the next build shall compare with.
-    pub noted: Mutex<Vec<(SlotId, Slot)>>,
+    pub noted: Mutex<Vec<(NodeId, SlotId, Slot)>>,
 }
 
 /// What a node gave.
@@ -109,14 +115,19 @@ impl<'a> Build<'a> {
         targets: &'a [Target],
         inputs: &'a Inputs<'a>,
         shared: &'a Shared,
+        sharing: &'a Sharing<'a>,
     ) -> Vec<Self> {
         let mut next = 0;
-        let one = |Target { platform, graph }: &'a Target| {
-            let needed = order::needed(graph);
+        let one = |(at, Target { platform, graph }): (usize, &'a Target)| {
+            let wished = wanted(graph, request);
+            let needed = order::needed_by(graph, wished.iter().copied());
+            let in_result = wished.iter().fold(vec![false; graph.nodes.len()], |marks, stage| below(graph, stage.last, marks));
             Self {
                 engine,
                 request,
                 shared,
+                sharing,
+                at,
                 platform,
                 several: targets.len() > 1,
                 graph,
@@ -126,11 +137,12 @@ impl<'a> Build<'a> {
                 decided: graph.nodes.iter().map(|_| Mutex::new(None)).collect(),
                 steps: number(graph, &needed, &mut next),
                 needed,
+                in_result,
                 pasts: Mutex::default(),
                 noted: Mutex::default(),
             }
         };
-        targets.iter().map(one).collect()
+        targets.iter().enumerate().map(one).collect()
     }
 
     /// Returns what a node gave; its turn has come and gone when somebody asks.
@@ -186,6 +198,7 @@ impl<'a> Build<'a> {
     /// Returns the directories of a chain's layers, top first, unpacking what is not there yet.
     pub fn lowers(&self, chain: &Chain) -> Result<Vec<PathBuf>, BuildError> {
         let layers: Vec<ChainLayer> = chain.layers().into_iter().rev().filter(|l| !l.empty).collect();
+        self.bring(&layers.iter().filter(|l| l.base.is_none()).map(|l| l.id).collect::<Vec<_>>())?;
         let mut dirs = Vec::with_capacity(layers.len());
         if let Some(base) = layers.iter().find_map(|l| l.base) {
             dirs.extend(self.base_dirs(base)?);
@@ -270,6 +283,26 @@ impl<'a> Build<'a> {
 /// Says, under a FROM, which of its triggers an error is about.
 pub(super) fn trigger_label(trigger: &str) -> String {
     format!("its trigger `{}`", trigger.lines().next().unwrap_or_default())
+}
+
+/// Returns the stages whose results are wanted.
+fn wanted<'g>(graph: &'g BuildGraph, request: &BuildRequest) -> Vec<&'g StagePlan> {
+    if request.purpose != Purpose::Prebuild {
+        return graph.stages.get(graph.target).into_iter().collect();
+    }
+    let more = |s: &StagePlan| request.more_targets.iter().any(|t| s.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(t)));
+    let all = graph.stages.iter().enumerate();
+    all.filter(|(place, s)| request.target.is_none() || *place == graph.target || more(s)).map(|(_, s)| s).collect()
+}
+
+/// Marks a node and those that it stands on, one on top of the other.
+fn below(graph: &BuildGraph, last: NodeId, mut marks: Vec<bool>) -> Vec<bool> {
+    let mut at = Some(last);
+    while let Some(node) = at {
+        marks[node.0] = true;
+        at = graph.nodes[node.0].parent;
+    }
+    marks
 }
 
 /// Numbers the needed nodes that are steps, from `next` on.

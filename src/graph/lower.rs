@@ -195,8 +195,15 @@ impl<'a> Lowering<'a> {
         let mut triggers: Triggers = stages.iter().map(|_| Vec::new()).collect();
         let mut reachable = Reachable::new(stages);
         let mut needs = Needs::default();
-        let mut todo = match self.facts.stages {
+        let mut todo = match &self.facts.stages {
             StageChoice::Needed => reachable.add(target, dependencies),
+            StageChoice::NeededBy(names) => {
+                let mut all = reachable.add(target, dependencies);
+                for name in names {
+                    all.extend(reachable.add(self.find_stage(name)?, dependencies));
+                }
+                all
+            }
             StageChoice::All => (0..stages.len()).flat_map(|stage| reachable.add(stage, dependencies)).collect(),
         };
         // In rounds, each in the order of the file: what triggers add is looked at after all that was known before.

@@ -62,10 +62,12 @@ pub struct Facts {
 }
 
 /// Which stages are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StageChoice {
     /// Those that the target needs.
     Needed,
+    /// Those that the target and these stages need.
+    NeededBy(Vec<String>),
     /// All: what the build checks do where no target is named.
     All,
 }

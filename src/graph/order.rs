@@ -3,7 +3,7 @@
 //! Pure arithmetic on node numbers; inputs always stand before users in [`BuildGraph::nodes`]. A newcomer would look for a
 //! topological sort: lowering already gives one.
 
-use super::{BuildGraph, FileTree, MountKind, Node, NodeId, Op};
+use super::{BuildGraph, FileTree, MountKind, Node, NodeId, Op, StagePlan};
 
 /// Returns the nodes that must be done before `node`: its parent, what it copies from, what it mounts. Sorted, each once.
 pub fn dependencies(node: &Node) -> Vec<NodeId> {
@@ -28,8 +28,13 @@ pub fn dependencies(node: &Node) -> Vec<NodeId> {
 
 /// Marks the nodes that the target needs; the others need not run.
 pub fn needed(graph: &BuildGraph) -> Vec<bool> {
+    needed_by(graph, graph.stages.get(graph.target))
+}
+
+/// Marks the nodes that these stages need.
+pub fn needed_by<'s>(graph: &BuildGraph, stages: impl IntoIterator<Item = &'s StagePlan>) -> Vec<bool> {
     let mut marks = vec![false; graph.nodes.len()];
-    if let Some(stage) = graph.stages.get(graph.target) {
+    for stage in stages {
         marks[stage.last.0] = true;
     }
     // Inputs come before users, so one pass from the end sees each user before its inputs.

@@ -90,6 +90,7 @@ const PURE: &[&str] = &[
     "image",
     "cache/key",
     "cache/miss",
+    "cache/remote",
     "engine/assemble",
     "sandbox/compile",
     "sandbox/program",

@@ -48,10 +48,6 @@ pub struct ForeignFlags {
     #[arg(long, hide = true)]
     pub resource: Vec<String>,
     #[arg(long, hide = true)]
-    pub cache_from: Vec<String>,
-    #[arg(long, hide = true)]
-    pub cache_to: Vec<String>,
-    #[arg(long, hide = true)]
     pub builder: Option<String>,
     #[arg(long, hide = true)]
     pub compress: bool,
@@ -92,9 +88,7 @@ impl ForeignFlags {
         if let Some((flag, _, hint)) = refused.iter().find(|(_, given, _)| *given) {
             return Err(Failure::usage(format!("{flag} is not supported")).hint(*hint));
         }
-        let noted: [(&str, bool, &str); 4] = [
-            ("--cache-from", !self.cache_from.is_empty(), "only the local cache is used"),
-            ("--cache-to", !self.cache_to.is_empty(), "only the local cache is written"),
+        let noted: [(&str, bool, &str); 2] = [
             ("--isolation", self.isolation.is_some(), "see `ply doctor` for what isolates a step here"),
             ("--cpu-shares", self.cpu_shares.is_some(), "steps share the processors evenly"),
         ];
@@ -114,8 +108,8 @@ mod tests {
     fn what_changes_the_image_is_refused_and_the_rest_is_noted() {
         let quiet = ForeignFlags { provenance: Some("false".into()), rm: Some("true".into()), ..Default::default() };
         assert_eq!(quiet.judge().unwrap(), Vec::<String>::new());
-        let noted = ForeignFlags { cache_from: vec!["type=gha".into()], ..Default::default() };
-        assert_eq!(noted.judge().unwrap(), ["--cache-from has no effect: only the local cache is used"]);
+        let noted = ForeignFlags { cpu_shares: Some("2".into()), ..Default::default() };
+        assert_eq!(noted.judge().unwrap(), ["--cpu-shares has no effect: steps share the processors evenly"]);
         let refused = ForeignFlags { sbom: Some("true".into()), ..Default::default() };
         let failure = refused.judge().unwrap_err();
         assert_eq!((failure.status, failure.diagnostics[0].message.as_str()), (2, "--sbom is not supported"));

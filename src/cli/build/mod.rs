@@ -1,5 +1,6 @@
 //! `ply build`: docker's flags, turned into a [`BuildRequest`], and the build's end told.
 
+pub mod cache;
 pub mod call;
 pub mod foreign;
 pub mod output;
@@ -56,7 +57,7 @@ pub struct BuildArgs {
     pub build_context: Vec<String>,
     /// Stop at this stage
     #[arg(long, value_name = "STAGE")]
-    pub target: Option<String>,
+    pub target: Vec<String>,
     /// Build for these platforms
     #[arg(long, value_name = "OS/ARCH,...", value_delimiter = ',', value_parser = values::platform)]
     pub platform: Vec<Platform>,
@@ -81,6 +82,15 @@ pub struct BuildArgs {
     /// Push the image under its names, besides what -o writes
     #[arg(long)]
     pub push: bool,
+    /// Take results from a shared cache: NAME, type=registry,ref=NAME (also an image with type=inline) or type=local,src=DIR
+    #[arg(long, value_name = "SPEC")]
+    pub cache_from: Vec<String>,
+    /// Give results to a shared cache: type=registry,ref=NAME, type=local,dest=DIR or type=inline[,mode=min|max][,compression=gzip|zstd|uncompressed][,ignore-error=true]
+    #[arg(long, value_name = "SPEC")]
+    pub cache_to: Vec<String>,
+    /// Carry cache mounts through --cache-to and --cache-from, all or those with these ids: shared, changing data, and whatever commands left there
+    #[arg(long, value_name = "ID,...", num_args = 0..=1, require_equals = true, default_missing_value = "", value_delimiter = ',')]
+    pub cache_mounts: Option<Vec<String>>,
     /// Write the image's ID to this file
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,
@@ -176,25 +186,7 @@ pub fn run(args: &BuildArgs, session: &Session) -> Result<(), Failure> {
     }
     let (request, notices) = request::make(args, &session.env)?;
     let stdout_is_free = !request.outputs.iter().any(request::to_stdout);
-    let identity = session.enter()?;
-    let cancel = interrupt::install()?;
-    let progress = Progress::start(mode(args, &session.env)?, session.stderr);
-    for notice in notices {
-        progress.event(Event::Notice(notice));
-    }
-    let result = execute(&request, session, &identity, progress.clone(), &cancel);
-    progress.finish();
-    let built = match (result, interrupt::status(&cancel)) {
-        // What went wrong is what was asked for.
-        (Err(_), Some(status)) => return Err(Failure::message("interrupted").status(status)),
-        (Err(failure), None) => {
-            return Err(match args.call() {
-                Call::Check(check) => call::report_error(check, failure),
-                _ => failure,
-            });
-        }
-        (Ok(built), _) => built,
-    };
+    let built = perform(args, &request, notices, session)?;
     match (args.call(), &built.answer) {
         (Call::Check(check), _) => return call::report(check, &built.findings, session),
         (Call::Outline(format) | Call::Targets(format), Some(answer)) => return call::answer(format, answer),
@@ -203,6 +195,27 @@ pub fn run(args: &BuildArgs, session: &Session) -> Result<(), Failure> {
     match built.image {
         Some(image) if stdout_is_free => Ok(out::line(&image.to_string())?),
         _ => Ok(()),
+    }
+}
+
+/// Does what is requested, and shows how far it is.
+pub fn perform(args: &BuildArgs, request: &BuildRequest, notices: Vec<String>, session: &Session) -> Result<BuildOutcome, Failure> {
+    let identity = session.enter()?;
+    let cancel = interrupt::install()?;
+    let progress = Progress::start(mode(args, &session.env)?, session.stderr);
+    for notice in notices {
+        progress.event(Event::Notice(notice));
+    }
+    let result = execute(request, session, &identity, progress.clone(), &cancel);
+    progress.finish();
+    match (result, interrupt::status(&cancel)) {
+        // What went wrong is what was asked for.
+        (Err(_), Some(status)) => Err(Failure::message("interrupted").status(status)),
+        (Err(failure), None) => Err(match args.call() {
+            Call::Check(check) => call::report_error(check, failure),
+            _ => failure,
+        }),
+        (Ok(built), _) => Ok(built),
     }
 }
 

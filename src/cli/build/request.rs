@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use crate::address::{self, GitAddress};
-use crate::cli::build::BuildArgs;
+use crate::cli::build::{BuildArgs, cache};
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::values::{self, ValueError};
@@ -32,12 +32,17 @@ pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<St
         tags: args.tag.clone(),
         build_args,
         build_contexts: pairs("--build-context", &args.build_context)?,
-        target: args.target.clone().filter(|t| !t.is_empty()),
+        // As with docker, the last one counts.
+        target: args.target.last().cloned().filter(|t| !t.is_empty()),
+        more_targets: Vec::new(),
         platforms: platforms(args)?,
         labels: labels(args)?,
         no_cache: args.no_cache,
         no_cache_filter: args.no_cache_filter.clone(),
         pull: args.pull,
+        cache_from: cache::all_from(args, env)?,
+        cache_to: cache::all_to(args, env)?,
+        cache_mounts: cache::mounts(args)?,
         outputs: outputs(args, env)?,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
@@ -56,7 +61,7 @@ pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<St
     Ok((request, notices))
 }
 
-fn flag_error(flag: &str, error: &ValueError) -> Failure {
+pub(super) fn flag_error(flag: &str, error: &ValueError) -> Failure {
     Failure::usage(format!("{flag}: {error}"))
 }
 

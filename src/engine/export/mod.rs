@@ -34,6 +34,7 @@ use crate::image::platform::Platform;
 use crate::layer::LayerError;
 use crate::store::{Store, StoreError};
 
+pub(in crate::engine) use pack::{fits, pack};
 pub use push::Pushed;
 
 use super::sources::{BlobRef, Progress, ResolvedImage, ResolvedLayer, SourceError};

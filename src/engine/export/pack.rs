@@ -34,12 +34,11 @@ pub(super) fn pack_all(exporter: &Exporter<'_>, image: &FinishedImage, wanted: C
 }
 
 /// Finds or makes one layer's blob.
-pub(super) fn pack(exporter: &Exporter<'_>, layer: &FinishedLayer, wanted: Compression) -> Result<BlobRef, ExportError> {
-    if let LayerSource::Blob(blob) = &layer.source {
-        let fits = blob.descriptor.layer_packing() == Some(packing(wanted));
-        if blob.original || fits {
-            return Ok(BlobRef { descriptor: as_oci(&blob.descriptor), ..blob.clone() });
-        }
+pub(in crate::engine) fn pack(exporter: &Exporter<'_>, layer: &FinishedLayer, wanted: Compression) -> Result<BlobRef, ExportError> {
+    if let LayerSource::Blob(blob) = &layer.source
+        && fits(blob, wanted)
+    {
+        return Ok(BlobRef { descriptor: as_oci(&blob.descriptor), ..blob.clone() });
     }
     let label = label(wanted);
     for known in exporter.store.layer_blobs(&layer.diff_id)? {
@@ -54,6 +53,11 @@ pub(super) fn pack(exporter: &Exporter<'_>, layer: &FinishedLayer, wanted: Compr
     let blob = LayerBlob { digest, size_bytes, media_type: media_type(wanted).into(), compression: label };
     exporter.store.put_layer_blob(&layer.diff_id, blob)?;
     Ok(kept(&digest, size_bytes, wanted))
+}
+
+/// Whether a blob goes out as it is.
+pub(in crate::engine) fn fits(blob: &BlobRef, wanted: Compression) -> bool {
+    blob.original || blob.descriptor.layer_packing() == Some(packing(wanted))
 }
 
 fn kept(digest: &Digest, size: u64, wanted: Compression) -> BlobRef {

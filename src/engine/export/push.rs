@@ -5,15 +5,15 @@
 //! image or the new one, never half of one.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, Read, Seek as _, SeekFrom};
+use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 
 use super::bundle::as_it_came;
 use super::{ExportError, Exported, Exporter, FinishedImage, FinishedLayer, pack};
 use crate::digest::{DiffId, Digest};
 use crate::engine::request::{Compression, PushAs};
-use crate::engine::sources::{BlobPlace, BlobRef, open_blob, side_by_side};
+use crate::engine::sharing::open_at;
+use crate::engine::sources::{BlobPlace, BlobRef, side_by_side};
 use crate::image::manifest::{Descriptor, media};
 use crate::image::reference::Reference;
 use crate::registry::{Client, Repository, Sent};
@@ -65,8 +65,13 @@ impl Exporter<'_> {
                 Layer::AsItCame(blob) => (**blob).clone(),
                 Layer::Ours(layer) => pack::pack(self, layer, compression)?,
             };
-            let mount = others.get(&blob.descriptor.digest).map_or(&[][..], Vec::as_slice);
-            let sent = self.push_blob(client, &repository, &blob, mount).map_err(failed)?;
+            let mut mount = others.get(&blob.descriptor.digest).cloned().unwrap_or_default();
+            if let BlobPlace::Repository(from) = &blob.place
+                && from.host == repository.host
+            {
+                mount.insert(0, from.path.clone());
+            }
+            let sent = self.push_blob(client, &repository, &blob, &mount).map_err(failed)?;
             outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
             Ok::<(), ExportError>(())
         })?;
@@ -138,7 +143,7 @@ impl Exporter<'_> {
     ) -> Result<Sent, crate::registry::RegistryError> {
         let Descriptor { digest, size, .. } = &blob.descriptor;
         let task = self.progress.begin(format!("push layer {}", &digest.hex()[..12]));
-        let open = |from: u64| -> io::Result<Box<dyn Read>> { open_at(self, blob, from) };
+        let open = |from: u64| -> io::Result<Box<dyn Read>> { open_at(self.store, client, blob, from) };
         let sent = client.push_blob(repository, &blob.descriptor, mount, &open, &|done| self.progress.advance(task, done, Some(*size)));
         self.progress.end(task);
         sent
@@ -194,22 +199,6 @@ fn layers(images: &[FinishedImage]) -> Vec<Layer<'_>> {
         }
     }
     out
-}
-
-/// Opens a blob at a position. From the start on it is verified; what goes on after a break is verified by the registry.
-fn open_at(exporter: &Exporter<'_>, blob: &BlobRef, from: u64) -> io::Result<Box<dyn Read>> {
-    if from == 0 {
-        return Ok(open_blob(exporter.store, blob).map_err(io::Error::other)?);
-    }
-    let (mut file, offset) = match &blob.place {
-        BlobPlace::Store => {
-            let file = exporter.store.open_blob(&blob.descriptor.digest).map_err(io::Error::other)?;
-            (file.ok_or_else(|| io::Error::other("it has gone from the store"))?, 0)
-        }
-        BlobPlace::File { path, offset } => (File::open(path)?, *offset),
-    };
-    file.seek(SeekFrom::Start(offset + from))?;
-    Ok(Box::new(file.take(blob.descriptor.size - from)))
 }
 
 fn tail(bytes: &[u8], from: u64) -> &[u8] {

@@ -37,7 +37,7 @@ use crate::graph::{ImageRequest, ImageSource};
 use crate::image::config::ImageConfig;
 use crate::image::manifest::Descriptor;
 use crate::image::platform::Platform;
-use crate::registry::Client;
+use crate::registry::{Client, Repository};
 use crate::store::Store;
 
 pub use error::SourceError;
@@ -169,6 +169,9 @@ pub enum BlobPlace {
         /// Where the blob begins.
         offset: u64,
     },
+    /// In a registry's repository, and not here: of a layer that a shared cache has. An export may name it; to read it, it
+    /// is fetched first.
+    Repository(Repository),
 }
 
 impl Sources<'_> {

@@ -150,6 +150,11 @@ impl Sources<'_> {
         }
     }
 
+    /// Returns the repository of a blob that was described and is not here; none: it is here, or nobody has it.
+    pub fn place_elsewhere(&self, blob: &BlobRef) -> Result<Option<BlobPlace>, SourceError> {
+        Ok(self.elsewhere(blob)?.map(|image| BlobPlace::Repository(image.repository.clone())))
+    }
+
     /// Fetches a blob into the store, and lets `work` read it meanwhile. When this returns well, the blob is there and
     /// was verified; `work`'s result, good or bad, says nothing of that: it may not have read to the end.
     ///

@@ -153,7 +153,7 @@ impl Sources<'_> {
 pub fn open_blob(store: &Store, blob: &BlobRef) -> Result<Box<dyn Read + Send>, SourceError> {
     let Descriptor { digest, size, .. } = blob.descriptor;
     match &blob.place {
-        BlobPlace::Store => {
+        BlobPlace::Store | BlobPlace::Repository(_) => {
             let missing = || SourceError::MissingBlob { origin: "the store".into(), what: "the blob", digest };
             let file = store.open_blob(&digest)?.ok_or_else(missing)?;
             Ok(Box::new(VerifyingReader::new(file, digest, size)))

@@ -198,7 +198,14 @@ impl<'a> Lowering<'a> {
 
     /// Finds the stage to build.
     pub(super) fn find_target(&self) -> Result<usize, Diagnostic> {
-        let Some(target) = self.facts.target.as_deref().filter(|t| !t.is_empty()) else { return Ok(self.file.stages.len() - 1) };
+        match self.facts.target.as_deref().filter(|t| !t.is_empty()) {
+            Some(target) => self.find_stage(target),
+            None => Ok(self.file.stages.len() - 1),
+        }
+    }
+
+    /// Finds a stage by the name that the caller gives it.
+    pub(super) fn find_stage(&self, target: &str) -> Result<usize, Diagnostic> {
         if let Some(index) = self.by_name.get(&target.to_lowercase()) {
             return Ok(*index);
         }

@@ -25,6 +25,7 @@ mod remote;
 mod run;
 mod sandbox_battery;
 mod several;
+mod shared_cache;
 mod sharing;
 #[path = "../../registry/testserver.rs"]
 mod testserver;

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::{World, program, skipped};
 
-struct Registry {
+pub(super) struct Registry {
     process: Child,
     port: u16,
 }
 
 impl Registry {
     /// Starts one with its data in `w`; none where it is not installed.
-    fn start(w: &World) -> Option<Self> {
+    pub(super) fn start(w: &World) -> Option<Self> {
         Self::start_with(w, "")
     }
 
@@ -38,6 +38,13 @@ impl Registry {
             std::thread::sleep(Duration::from_millis(20));
         }
         Some(registry)
+    }
+}
+
+impl Registry {
+    /// Returns the host's name.
+    pub(super) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 }
 
