@@ -4,10 +4,11 @@
 //! into one member, so the output depends on the level and on zlib-rs's version alone (pinned in Cargo.toml).
 //! zstd's own worker mode has the same property as long as there is at least one worker.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 use flate2::{Compress, Compression, Crc, FlushCompress};
-use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
@@ -62,26 +63,44 @@ impl<W: Write> Write for HashingWriter<W> {
 }
 
 /// Compresses to one gzip member, blocks side by side.
+///
+/// Blocks go to rayon's threads as they fill up, and their results to the sink in order: whoever writes goes on reading
+/// while others compress.
 pub struct GzipWriter<W: Write> {
     sink: HashingWriter<W>,
     level: Compression,
     pending: Vec<u8>,
-    batch_bytes: usize,
+    /// Blocks that are being compressed, in order.
+    in_flight: VecDeque<Receiver<io::Result<Deflated>>>,
+    /// Buffers that were used.
+    spare: Vec<Vec<u8>>,
     crc: Crc,
-    started: bool,
+}
+
+/// A block that was compressed.
+struct Deflated {
+    bytes: Vec<u8>,
+    crc: Crc,
+    /// The block, to be filled again.
+    block: Vec<u8>,
 }
 
 /// Starts a gzip of `level` (0 to 9) into `sink`; [`GzipWriter::finish`] ends it.
 pub fn gzip<W: Write>(sink: W, level: u32) -> GzipWriter<W> {
-    let batch_bytes = BLOCK_BYTES * rayon::current_num_threads().clamp(1, 16);
-    let level = Compression::new(level.min(9));
-    GzipWriter { sink: HashingWriter::new(sink), level, pending: Vec::new(), batch_bytes, crc: Crc::new(), started: false }
+    let (sink, level) = (HashingWriter::new(sink), Compression::new(level.min(9)));
+    GzipWriter { sink, level, pending: Vec::new(), in_flight: VecDeque::new(), spare: Vec::new(), crc: Crc::new() }
 }
 
 impl<W: Write> GzipWriter<W> {
     /// Writes what is left and returns the sink and what was written to it.
     pub fn finish(mut self) -> io::Result<(W, Compressed)> {
-        self.write_blocks()?;
+        if !self.pending.is_empty() {
+            self.send();
+        }
+        while !self.in_flight.is_empty() {
+            self.take()?;
+        }
+        self.begin()?;
         self.sink.write_all(&DEFLATE_END)?;
         self.sink.write_all(&self.crc.sum().to_le_bytes())?;
         // The length modulo 2^32 is what the format asks for; `amount` counts so.
@@ -89,28 +108,62 @@ impl<W: Write> GzipWriter<W> {
         self.sink.finish()
     }
 
-    fn write_blocks(&mut self) -> io::Result<()> {
-        if !self.started {
-            self.sink.write_all(&GZIP_HEADER)?;
-            self.started = true;
-        }
-        let level = self.level;
-        let blocks: Vec<(Vec<u8>, Crc)> = self.pending.par_chunks(BLOCK_BYTES).map(|b| deflate(b, level)).collect::<io::Result<_>>()?;
-        for (bytes, crc) in blocks {
-            self.sink.write_all(&bytes)?;
-            self.crc.combine(&crc);
-        }
-        self.pending.clear();
+    fn begin(&mut self) -> io::Result<()> {
+        if self.sink.bytes == 0 { self.sink.write_all(&GZIP_HEADER) } else { Ok(()) }
+    }
+
+    /// Gives the pending block to another thread.
+    fn send(&mut self) {
+        let next = self.spare.pop().unwrap_or_default();
+        let block = std::mem::replace(&mut self.pending, next);
+        let (out, level) = (self.spare.pop().unwrap_or_default(), self.level);
+        let (done, result) = sync_channel(1);
+        // Nobody takes the result when the writer was dropped.
+        rayon::spawn(move || drop(done.send(deflate(block, out, level))));
+        self.in_flight.push_back(result);
+    }
+
+    /// Waits for the oldest block and writes it.
+    fn take(&mut self) -> io::Result<()> {
+        self.begin()?;
+        let Some(oldest) = self.in_flight.pop_front() else { return Ok(()) };
+        let Deflated { mut bytes, crc, mut block } = wait_for(&oldest)?;
+        self.sink.write_all(&bytes)?;
+        self.crc.combine(&crc);
+        bytes.clear();
+        block.clear();
+        self.spare.extend([bytes, block]);
         Ok(())
     }
 }
 
+fn wait_for(block: &Receiver<io::Result<Deflated>>) -> io::Result<Deflated> {
+    let lost = || io::Error::other("a compressing thread panicked");
+    // One of rayon's own threads must not sleep: it may be the only one.
+    while rayon::current_thread_index().is_some() {
+        match block.try_recv() {
+            Ok(done) => return done,
+            Err(TryRecvError::Empty) => drop(rayon::yield_now()),
+            Err(TryRecvError::Disconnected) => return Err(lost()),
+        }
+    }
+    block.recv().map_err(|_| lost())?
+}
+
+/// How many blocks may be on their way: some for each thread, and bounded, since each holds two buffers of its size.
+fn most_in_flight() -> usize {
+    (rayon::current_num_threads() + 2).min(18)
+}
+
 impl<W: Write> Write for GzipWriter<W> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = buf.len().min(self.batch_bytes - self.pending.len());
+        let n = buf.len().min(BLOCK_BYTES - self.pending.len());
         self.pending.extend_from_slice(&buf[..n]);
-        if self.pending.len() == self.batch_bytes {
-            self.write_blocks()?;
+        if self.pending.len() == BLOCK_BYTES {
+            while self.in_flight.len() >= most_in_flight() {
+                self.take()?;
+            }
+            self.send();
         }
         Ok(n)
     }
@@ -121,17 +174,17 @@ impl<W: Write> Write for GzipWriter<W> {
 }
 
 /// Compresses one block, ended by a sync flush so that the next one can follow.
-fn deflate(block: &[u8], level: Compression) -> io::Result<(Vec<u8>, Crc)> {
+fn deflate(block: Vec<u8>, mut out: Vec<u8>, level: Compression) -> io::Result<Deflated> {
     let mut crc = Crc::new();
-    crc.update(block);
+    crc.update(&block);
     let mut state = Compress::new(level, false);
-    let mut out = Vec::with_capacity(block.len() + block.len() / 8 + 4096);
+    out.reserve(block.len() + block.len() / 8 + 4096);
     loop {
         let rest = &block[usize::try_from(state.total_in()).expect("a block's length")..];
         state.compress_vec(rest, &mut out, FlushCompress::Sync).map_err(io::Error::other)?;
         // Room left means that the flush is complete (zlib.h, deflate()).
         if state.total_in() == block.len() as u64 && out.len() < out.capacity() {
-            return Ok((out, crc));
+            return Ok(Deflated { bytes: out, crc, block });
         }
         out.reserve(64 * 1024);
     }

@@ -184,7 +184,8 @@ impl NewBlob<'_> {
 
 impl io::Write for NewBlob<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.file.write(bytes)?;
+        let failed = |e: io::Error| io::Error::new(e.kind(), StoreError::io("writing", &self.path)(e));
+        let n = self.file.write(bytes).map_err(failed)?;
         self.bytes += n as u64;
         if self.bytes - self.begun_bytes >= WRITEBACK_BYTES {
             // So that the sync at the step's end finds the most done. Only a hint: a file system that knows none is none the worse.

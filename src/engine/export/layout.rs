@@ -6,6 +6,7 @@
 
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::mpsc::{channel, sync_channel};
 
 use super::bundle::Bundle;
 use super::destination::Sink;
@@ -20,6 +21,8 @@ use crate::image::manifest::{Descriptor, Index, media};
 use crate::image::reference::Reference;
 
 const CHUNK_BYTES: usize = 256 << 10;
+/// Chunks between reading and writing.
+const IN_FLIGHT: usize = 4;
 
 /// One file of the layout.
 enum Content<'a> {
@@ -123,15 +126,30 @@ impl Exporter<'_> {
         let digest = blob.descriptor.digest;
         let unreadable = |source| ExportError::Blob { digest, source };
         let mut reader = open_blob(self.store, blob).map_err(|e| unreadable(Box::new(e)))?;
-        let mut chunk = vec![0; CHUNK_BYTES];
-        loop {
-            match reader.read(&mut chunk) {
-                Ok(0) => return Ok(()),
-                Ok(n) => take(&chunk[..n]).map_err(failed)?,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(ExportError::BlobRead { digest, source }),
+        // Reading hashes, which takes as long as writing: both at once.
+        std::thread::scope(|scope| {
+            let (full, chunks) = sync_channel(IN_FLIGHT);
+            let (give_back, empties) = channel::<Vec<u8>>();
+            scope.spawn(move || {
+                loop {
+                    let mut chunk = empties.try_recv().unwrap_or_default();
+                    chunk.resize(CHUNK_BYTES, 0);
+                    let read = read_some(&mut *reader, &mut chunk);
+                    let over = !matches!(read, Ok(n) if n > 0);
+                    // Nobody listens any more when the writing has failed.
+                    if full.send(read.map(|n| (chunk, n))).is_err() || over {
+                        return;
+                    }
+                }
+            });
+            for read in chunks {
+                let (chunk, n) = read.map_err(|source| ExportError::BlobRead { digest, source })?;
+                take(&chunk[..n]).map_err(failed)?;
+                // The reader may be done already.
+                let _ = give_back.send(chunk);
             }
-        }
+            Ok(())
+        })
     }
 
     fn write_directory(&self, packed: &Bundle<'_>, path: &Path) -> Result<(), ExportError> {
@@ -158,6 +176,15 @@ impl Exporter<'_> {
             fsio::write_atomic(&path.join(name), text, 0o644, Durability::Lazy).map_err(|e| failed(io::Error::other(e)))?;
         }
         Ok(())
+    }
+}
+
+fn read_some(reader: &mut dyn Read, chunk: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match reader.read(chunk) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 

@@ -6,17 +6,18 @@
 //! diff IDs lie.
 
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{ExportError, Exporter, FinishedImage, FinishedLayer, GZIP_LEVEL, LayerSource, ZSTD_LEVEL};
 use crate::digest::{DiffId, Digest};
 use crate::engine::request::Compression;
-use crate::engine::sources::{BlobPlace, BlobRef, Until, open_blob};
+use crate::engine::sources::{BlobPlace, BlobRef, Progress, open_blob};
 use crate::image::manifest::{Descriptor, LayerPacking, media};
 use crate::layer::{self, LayerError, Limits, compress};
 use crate::path::Root;
 use crate::snapshot::diff;
 use crate::store::LayerBlob;
+
+const CHUNK: usize = 256 << 10;
 
 /// How many layers are packed at once; the compression of each uses all processors besides.
 const PARALLEL: usize = 2;
@@ -99,76 +100,47 @@ fn as_oci(descriptor: &Descriptor) -> Descriptor {
     Descriptor::new(of_packing(packing), descriptor.digest, descriptor.size)
 }
 
-/// Compresses into the store: one thread reads, hashes and compresses, this one stores.
+/// Compresses into the store.
 fn make(exporter: &Exporter<'_>, layer: &FinishedLayer, wanted: Compression) -> Result<(Digest, u64), ExportError> {
-    let diff_id = layer.diff_id;
-    let compressing = |source| ExportError::Compress { diff_id, source };
-    let (reader, writer) = io::pipe().map_err(compressing)?;
-    let complete = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let complete = &complete;
-        let producer = scope.spawn(move || {
-            let outcome = compress_to(exporter, layer, wanted, writer, complete);
-            outcome.map_err(|e| (e, complete.load(Ordering::SeqCst)))
-        });
-        let stored = exporter.store.put_blob(&mut Until { inner: Whole { reader, complete }, progress: exporter.progress }, None);
-        match producer.join().map_err(|_| compressing(io::Error::other("the compressing thread panicked")))? {
-            Ok(()) => Ok(stored?),
-            // The store's own failure closes the pipe, and the producer then fails as its consequence.
-            Err((ExportError::Compress { source, .. }, _)) if source.kind() == io::ErrorKind::BrokenPipe => Err(match stored {
-                Err(e) => e.into(),
-                Ok(_) => compressing(source),
-            }),
-            Err((e, _)) => Err(e),
-        }
-    })
-}
-
-/// Reads the pipe, and fails at its end when the producer gave up: half a blob must not be stored.
-struct Whole<'a> {
-    reader: io::PipeReader,
-    complete: &'a AtomicBool,
-}
-
-impl Read for Whole<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.reader.read(buffer)? {
-            0 if !buffer.is_empty() && !self.complete.load(Ordering::SeqCst) => Err(io::Error::other("the layer could not be read")),
-            n => Ok(n),
-        }
-    }
-}
-
-fn compress_to(
-    exporter: &Exporter<'_>,
-    layer: &FinishedLayer,
-    wanted: Compression,
-    out: io::PipeWriter,
-    complete: &AtomicBool,
-) -> Result<(), ExportError> {
     let failed = |source| ExportError::Compress { diff_id: layer.diff_id, source };
-    // The pipe is closed by dropping `out`, after `complete` is set.
-    let mut out = io::BufWriter::with_capacity(256 << 10, out);
-    match wanted {
+    let mut blob = exporter.store.new_blob()?;
+    let mut out = UntilWritten { inner: &mut blob, progress: exporter.progress };
+    let made = match wanted {
+        // A plain tar is named by its own digest.
         Compression::Uncompressed => tar_to(exporter, layer, &mut out)?,
         Compression::Gzip => {
             let mut gzip = compress::gzip(&mut out, GZIP_LEVEL);
             tar_to(exporter, layer, &mut gzip)?;
-            gzip.finish().map_err(failed)?;
+            gzip.finish().map_err(failed)?.1
         }
         Compression::Zstd => {
             let mut zstd = compress::zstd(&mut out, ZSTD_LEVEL).map_err(failed)?;
             tar_to(exporter, layer, &mut zstd)?;
-            zstd.finish().map_err(failed)?;
+            zstd.finish().map_err(failed)?.1
         }
+    };
+    blob.keep(&made.digest, made.size_bytes)?;
+    Ok((made.digest, made.size_bytes))
+}
+
+/// Fails once the work shall end.
+struct UntilWritten<'a, W> {
+    inner: W,
+    progress: &'a dyn Progress,
+}
+
+impl<W: Write> Write for UntilWritten<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Not `Interrupted`: that kind is tried again.
+        if self.progress.is_cancelled() { Err(io::Error::other("interrupted")) } else { self.inner.write(bytes) }
     }
-    out.flush().map_err(failed)?;
-    complete.store(true, Ordering::SeqCst);
-    Ok(())
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 /// Writes the layer's tar, and fails unless it has the layer's diff ID.
-fn tar_to(exporter: &Exporter<'_>, layer: &FinishedLayer, out: &mut dyn Write) -> Result<(), ExportError> {
+fn tar_to(exporter: &Exporter<'_>, layer: &FinishedLayer, out: &mut dyn Write) -> Result<compress::Compressed, ExportError> {
     let diff_id = layer.diff_id;
     let broken = |source| ExportError::Compress { diff_id, source };
     let mut hashing = compress::HashingWriter::new(out);
@@ -186,10 +158,18 @@ fn tar_to(exporter: &Exporter<'_>, layer: &FinishedLayer, out: &mut dyn Write) -
             let failed = |source| ExportError::LayerSource { diff_id, source: Box::new(source) };
             let reader = open_blob(exporter.store, blob).map_err(failed)?;
             let (_, mut tar) = layer::decompress(reader, Limits::default().max_bytes).map_err(broken)?;
-            io::copy(&mut tar, &mut hashing).map_err(broken)?;
+            let mut chunk = vec![0; CHUNK];
+            loop {
+                match tar.read(&mut chunk) {
+                    Ok(0) => break,
+                    Ok(n) => hashing.write_all(&chunk[..n]).map_err(broken)?,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(broken(e)),
+                }
+            }
         }
     }
     let (_, tar) = hashing.finish().map_err(broken)?;
     let found = DiffId::from_bytes(*tar.digest.as_bytes());
-    if found == diff_id { Ok(()) } else { Err(ExportError::DiffId { diff_id, found }) }
+    if found == diff_id { Ok(tar) } else { Err(ExportError::DiffId { diff_id, found }) }
 }
