@@ -102,7 +102,7 @@ pub fn layer_size(store: &Store, layer: &ImageLayer) -> Result<u64, Failure> {
 
 /// Returns the sum of an image's layers.
 pub fn size(store: &Store, image: &Image) -> Result<u64, Failure> {
-    image.layers.iter().map(|l| layer_size(store, l)).sum()
+    image.layers.iter().try_fold(0, |sum: u64, l| Ok(sum.saturating_add(layer_size(store, l)?)))
 }
 
 /// Returns a stored name's short form: `alpine:3` for `docker.io/library/alpine:3`.

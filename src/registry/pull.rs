@@ -191,7 +191,7 @@ impl BlobReader<'_> {
             _ => self.done,
         };
         let announced = response.body().content_length();
-        if let Some(found) = announced.map(|length| length + self.done - self.skip).filter(|found| *found != self.size) {
+        if let Some(found) = announced.map(|length| length.saturating_add(self.done - self.skip)).filter(|found| *found != self.size) {
             return Err(RegistryError::Size { what: self.what(), expected: self.size, found });
         }
         self.client.note_source(&self.digest, &place);

@@ -101,7 +101,7 @@ impl ChangeSet {
             },
             _ => 0,
         };
-        self.entries.iter().map(size).sum()
+        self.entries.iter().map(size).fold(0, u64::saturating_add)
     }
 }
 

@@ -93,7 +93,7 @@ impl Exporter<'_> {
 
     fn write_entries(&self, files: &[(String, Content<'_>)], out: &mut dyn Write, dest: &str, task: usize) -> Result<(), ExportError> {
         let failed = |source| ExportError::Write { dest: dest.into(), source };
-        let total: u64 = files.iter().map(|(_, c)| c.size()).sum();
+        let total = files.iter().map(|(_, c)| c.size()).fold(0, u64::saturating_add);
         let mut done = 0;
         for dir in ["blobs/", "blobs/sha256/"] {
             out.write_all(header(dir, 0, tar::EntryType::Directory, 0o755).as_bytes()).map_err(failed)?;
