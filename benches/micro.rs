@@ -27,7 +27,7 @@ const DIRECTORIES: usize = 40;
 const TEXT_BYTES: usize = 32 << 20;
 
 fn main() {
-    divan::Divan::default().sample_count(20).max_time(Duration::from_millis(1_500)).config_with_args().main();
+    divan::Divan::default().sample_count(20).max_time(Duration::from_secs(2)).config_with_args().main();
     // A static is never dropped.
     if let Some(tree) = TREE.get() {
         fs::remove_dir_all(&tree.path).expect("the data can be removed");
