@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use plywood::dockerfile;
 use plywood::dockerfile::source::Source;
-use plywood::graph::lower::lower;
-use plywood::graph::{BuildGraph, Facts, ImageRequest, Lowered, NetworkMode, StageChoice};
+use plywood::graph::lower::lower_with;
+use plywood::graph::{BuildGraph, Facts, ImageRequest, NetworkMode, StageChoice};
 use plywood::image::config::ImageConfig;
 use plywood::image::platform::Platform;
 
@@ -78,13 +78,7 @@ fn front(text: &str) -> BuildGraph {
         epoch: None,
         ignore: None,
     };
-    loop {
-        match lower(&file, &facts).unwrap_or_else(|error| panic!("{error}")) {
-            Lowered::Graph(graph) => return graph,
-            Lowered::NeedsEpoch(_) => facts.epoch = Some(None),
-            Lowered::Needs(needs) => facts.images.extend(needs.into_iter().map(|(request, _)| (request.clone(), base(&request)))),
-        }
-    }
+    lower_with(&file, &mut facts, base, |_| None).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn base(request: &ImageRequest) -> ImageConfig {

@@ -41,7 +41,7 @@ use crate::graph::outline::Outline;
 use crate::image::config::ImageConfig;
 use crate::image::platform::Platform;
 
-use super::{BuildGraph, Facts, FileTree, ImageRequest, Lowered, Node, NodeId, Op, StageChoice, StagePlan, mounts};
+use super::{BuildGraph, EpochSource, Facts, FileTree, ImageRequest, Lowered, Node, NodeId, Op, StageChoice, StagePlan, mounts};
 use scope::Scope;
 use stage::Finished;
 use stages::{Dependencies, Origin, Reachable, StageInfo};
@@ -52,6 +52,31 @@ use stages::{Dependencies, Origin, Reachable, StageInfo};
 /// so far; triggers of an image may ask for more in the next round. Errors: the first thing that is wrong, at its place.
 pub fn lower(file: &File, facts: &Facts) -> Result<Lowered, Diagnostic> {
     Lowering::new(file, facts).run()
+}
+
+/// Lowers a file to the end where every answer is at hand: for those who know all images, as checks and measurements do.
+///
+/// `image` gives the configuration of an image that is asked for, `epoch` the time of what `SOURCE_DATE_EPOCH` names (none: it
+/// has none); what they say is added to `facts`. Each is asked once, and an answer brings at most its triggers' questions, so
+/// the rounds end. Where an answer can fail or takes time, call [`lower`]. Errors: as [`lower`].
+pub fn lower_with(
+    file: &File,
+    facts: &mut Facts,
+    mut image: impl FnMut(&ImageRequest) -> ImageConfig,
+    mut epoch: impl FnMut(&EpochSource) -> Option<i64>,
+) -> Result<BuildGraph, Diagnostic> {
+    loop {
+        match lower(file, facts)? {
+            Lowered::Graph(graph) => return Ok(graph),
+            Lowered::NeedsEpoch(source) => facts.epoch = Some(epoch(&source)),
+            Lowered::Needs(needs) => {
+                for (request, _) in needs {
+                    let config = image(&request);
+                    facts.images.insert(request, config);
+                }
+            }
+        }
+    }
 }
 
 /// The state of lowering one file.

@@ -11,10 +11,10 @@ use plywood::digest::DiffId;
 use plywood::dockerfile::format;
 use plywood::dockerfile::instruction::File;
 use plywood::dockerfile::source::{Diagnostic, Source};
-use plywood::graph::lower::lower;
+use plywood::graph::lower::lower_with;
 use plywood::graph::{
-    BuildGraph, CopyOp, CopySource, Entitlement, Facts, FileTree, ImageRequest, ImageSource, Lowered, Mount, MountKind, NetworkMode, Op,
-    RunOp, Sharing, StageChoice, order,
+    BuildGraph, CopyOp, CopySource, Entitlement, Facts, FileTree, ImageRequest, ImageSource, Mount, MountKind, NetworkMode, Op, RunOp,
+    Sharing, StageChoice, order,
 };
 use plywood::image::config::ImageConfig;
 use plywood::image::platform::Platform;
@@ -74,14 +74,7 @@ fn told(error: Diagnostic) -> String {
 }
 
 fn lowered(file: &File, facts: &mut Facts) -> Result<BuildGraph, String> {
-    for _ in 0..10 {
-        match lower(file, facts).map_err(told)? {
-            Lowered::Graph(graph) => return Ok(graph),
-            Lowered::NeedsEpoch(_) => facts.epoch = Some(None),
-            Lowered::Needs(needs) => facts.images.extend(needs.into_iter().map(|(request, _)| (request.clone(), base(&request)))),
-        }
-    }
-    Err("asks for images without end".into())
+    lower_with(file, facts, base, |_| None).map_err(told)
 }
 
 /// Removes what is absent, so that both sides write it the same way.

@@ -17,10 +17,9 @@ use libtest_mimic::Failed;
 use plywood::dockerfile;
 use plywood::dockerfile::ignore::IgnoreRules;
 use plywood::dockerfile::source::{Diagnostic, Source};
-use plywood::graph::lower::lower;
+use plywood::graph::lower::lower_with;
 use plywood::graph::{
-    BuildGraph, CopyOp, CopySource, Facts, FileTree, ImageRequest, ImageSource, Lowered, Mount, NetworkMode, Node, Op, RunOp, StageChoice,
-    order,
+    BuildGraph, CopyOp, CopySource, Facts, FileTree, ImageRequest, ImageSource, Mount, NetworkMode, Node, Op, RunOp, StageChoice, order,
 };
 use plywood::image::config::ImageConfig;
 use plywood::image::platform::Platform;
@@ -40,14 +39,8 @@ fn main() {
 fn plan(source: &Arc<Source>, mut facts: Facts) -> Result<BuildGraph, Diagnostic> {
     let check = facts.build_args.get("BUILDKIT_DOCKERFILE_CHECK").cloned();
     let file = dockerfile::parse_with_check_override(source, check.as_deref())?;
-    loop {
-        match lower(&file, &facts)? {
-            Lowered::Graph(graph) => return Ok(graph),
-            // Whatever it names has no time here.
-            Lowered::NeedsEpoch(_) => facts.epoch = Some(None),
-            Lowered::Needs(needs) => facts.images.extend(needs.into_iter().map(|(request, _)| (request.clone(), base(&request)))),
-        }
-    }
+    // Whatever SOURCE_DATE_EPOCH names has no time here.
+    lower_with(&file, &mut facts, base, |_| None)
 }
 
 fn facts(file: &Path) -> Result<Facts, Failed> {

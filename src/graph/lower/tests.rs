@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::lower;
+use super::{lower, lower_with};
 use crate::dockerfile::ignore::IgnoreRules;
 use crate::dockerfile::source::{Diagnostic, Source};
 use crate::graph::uses::{PathUse, context_paths};
@@ -45,16 +45,9 @@ fn base_image(request: &ImageRequest) -> ImageConfig {
 
 fn graph(text: &str, mut facts: Facts) -> Result<BuildGraph, Diagnostic> {
     let file = crate::dockerfile::parse(&Source::new("Dockerfile", text))?;
-    loop {
-        match lower(&file, &facts)? {
-            Lowered::Graph(graph) => return Ok(graph),
-            Lowered::NeedsEpoch(source) => {
-                // `timeless` stands for whatever has no time.
-                facts.epoch = Some((source != EpochSource::Named("timeless".into())).then_some(1_700_000_000));
-            }
-            Lowered::Needs(needs) => facts.images.extend(needs.into_iter().map(|(r, _)| (r.clone(), base_image(&r)))),
-        }
-    }
+    // `timeless` stands for whatever has no time.
+    let epoch = |source: &EpochSource| (*source != EpochSource::Named("timeless".into())).then_some(1_700_000_000);
+    lower_with(&file, &mut facts, base_image, epoch)
 }
 
 fn runs(graph: &BuildGraph) -> Vec<&RunOp> {
