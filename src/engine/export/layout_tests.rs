@@ -67,7 +67,7 @@ impl Bench {
     }
 
     fn output(&self, name: &str, compression: Compression) -> ArchiveOutput {
-        ArchiveOutput { dest: Destination::Path(self.path(name)), names: Vec::new(), compression, directory: false }
+        ArchiveOutput { dest: Destination::Path(self.path(name)), names: Vec::new(), packing: compression.into(), directory: false }
     }
 
     fn resolve(&self, name: &str, tag: &str) -> ResolvedImage {
@@ -107,8 +107,8 @@ fn an_archive_is_read_back_and_written_twice_is_the_same() {
     let bench = Bench::new();
     let image = bench.image();
     for (name, compression, media_type) in [
-        ("gzip", Compression::Gzip, media::OCI_LAYER_GZIP),
-        ("zstd", Compression::Zstd, media::OCI_LAYER_ZSTD),
+        ("gzip", Compression::GZIP, media::OCI_LAYER_GZIP),
+        ("zstd", Compression::ZSTD, media::OCI_LAYER_ZSTD),
         ("plain", Compression::Uncompressed, media::OCI_LAYER),
     ] {
         let exported = bench.exporter().oci(std::slice::from_ref(&image), &bench.output(name, compression), &mut io::sink()).unwrap();
@@ -129,12 +129,12 @@ fn an_archive_is_read_back_and_written_twice_is_the_same() {
 fn a_layer_once_compressed_is_only_copied() {
     let bench = Bench::new();
     let image = bench.image();
-    bench.exporter().oci(std::slice::from_ref(&image), &bench.output("one", Compression::Gzip), &mut io::sink()).unwrap();
+    bench.exporter().oci(std::slice::from_ref(&image), &bench.output("one", Compression::GZIP), &mut io::sink()).unwrap();
     for n in [0, 1] {
         std::fs::remove_dir_all(bench.path(&format!("layer{n}"))).unwrap();
     }
     let mut stdout = Vec::new();
-    let output = ArchiveOutput { dest: Destination::Stdout, ..bench.output("", Compression::Gzip) };
+    let output = ArchiveOutput { dest: Destination::Stdout, ..bench.output("", Compression::GZIP) };
     bench.exporter().oci(std::slice::from_ref(&image), &output, &mut stdout).unwrap();
     assert_eq!(std::fs::read(bench.path("one")).unwrap(), stdout);
 }
@@ -144,7 +144,7 @@ fn a_layer_that_changed_is_an_error_and_leaves_no_archive() {
     let bench = Bench::new();
     let image = bench.image();
     std::fs::write(bench.path("layer1").join("etc/file"), "other").unwrap();
-    let error = bench.exporter().oci(std::slice::from_ref(&image), &bench.output("out", Compression::Gzip), &mut io::sink()).unwrap_err();
+    let error = bench.exporter().oci(std::slice::from_ref(&image), &bench.output("out", Compression::GZIP), &mut io::sink()).unwrap_err();
     assert!(matches!(error, ExportError::DiffId { diff_id, .. } if diff_id == image.layers[1].diff_id), "{error:?}");
     assert!(!bench.path("out").exists());
 }
@@ -152,12 +152,12 @@ fn a_layer_that_changed_is_an_error_and_leaves_no_archive() {
 #[test]
 fn base_blobs_stay_as_they_are_and_damaged_ones_never_leave() {
     let bench = Bench::new();
-    bench.exporter().oci(&[bench.image()], &bench.output("base", Compression::Zstd), &mut io::sink()).unwrap();
+    bench.exporter().oci(&[bench.image()], &bench.output("base", Compression::ZSTD), &mut io::sink()).unwrap();
     let base = bench.resolve("base", "v1");
     let layers = base.layers.iter().map(|l| FinishedLayer::of_base(l, None).unwrap()).collect();
     let image =
         FinishedImage { config: base.config_bytes.clone(), platform: base.platform.clone(), names: Vec::new(), layers, manifest: None };
-    let exported = bench.exporter().oci(std::slice::from_ref(&image), &bench.output("again", Compression::Gzip), &mut io::sink()).unwrap();
+    let exported = bench.exporter().oci(std::slice::from_ref(&image), &bench.output("again", Compression::GZIP), &mut io::sink()).unwrap();
     assert_eq!(exported.manifest.digest, base.digest);
     let mut bytes = std::fs::read(bench.path("base")).unwrap();
     let BlobRef { place: crate::engine::sources::BlobPlace::File { offset, .. }, .. } = base.layers[0].blob.clone().unwrap() else {
@@ -165,7 +165,7 @@ fn base_blobs_stay_as_they_are_and_damaged_ones_never_leave() {
     };
     bytes[usize::try_from(offset).unwrap() + 30] ^= 1;
     std::fs::write(bench.path("base"), bytes).unwrap();
-    let error = bench.exporter().oci(std::slice::from_ref(&image), &bench.output("bad", Compression::Gzip), &mut io::sink()).unwrap_err();
+    let error = bench.exporter().oci(std::slice::from_ref(&image), &bench.output("bad", Compression::GZIP), &mut io::sink()).unwrap_err();
     assert!(matches!(error, ExportError::BlobRead { .. }), "{error:?}");
     assert!(!bench.path("bad").exists());
 }
@@ -174,7 +174,7 @@ fn base_blobs_stay_as_they_are_and_damaged_ones_never_leave() {
 fn a_docker_archive_is_both_and_loads_with_its_names() {
     let bench = Bench::new();
     let image = bench.image();
-    let output = ArchiveOutput { names: vec!["extra".into()], ..bench.output("docker", Compression::Gzip) };
+    let output = ArchiveOutput { names: vec!["extra".into()], ..bench.output("docker", Compression::GZIP) };
     bench.exporter().docker(std::slice::from_ref(&image), &output, &mut io::sink()).unwrap();
     let files = members(&bench.path("docker"));
     let [entry] = docker::parse(&files["manifest.json"]).unwrap().try_into().unwrap();
@@ -194,7 +194,7 @@ fn a_docker_archive_is_both_and_loads_with_its_names() {
 fn a_directory_takes_several_images() {
     let bench = Bench::new();
     let mut image = bench.image();
-    let output = ArchiveOutput { directory: true, ..bench.output("dir", Compression::Gzip) };
+    let output = ArchiveOutput { directory: true, ..bench.output("dir", Compression::GZIP) };
     let first = bench.exporter().oci(std::slice::from_ref(&image), &output, &mut io::sink()).unwrap();
     image.names = vec!["docker.io/library/app:v1".into()];
     image.config.insert(1, b' ');
@@ -217,7 +217,7 @@ fn images_for_several_platforms_share_an_index() {
     let mut arm64 = FinishedImage { platform: Platform::new("linux", "arm64", ""), ..amd64.clone() };
     arm64.config.insert(1, b' ');
     let images = [amd64.clone(), arm64.clone()];
-    let exported = bench.exporter().oci(&images, &bench.output("both", Compression::Gzip), &mut io::sink()).unwrap();
+    let exported = bench.exporter().oci(&images, &bench.output("both", Compression::GZIP), &mut io::sink()).unwrap();
     assert_eq!(exported.manifest.media_type, media::OCI_INDEX);
     let files = members(&bench.path("both"));
     let Ok(Index { manifests, .. }) = documents::parse_index(&files[&format!("blobs/sha256/{}", exported.manifest.digest.hex())]) else {
@@ -238,7 +238,7 @@ fn images_for_several_platforms_share_an_index() {
 #[test]
 fn metadata_has_buildkits_keys() {
     let bench = Bench::new();
-    let exported = bench.exporter().oci(&[bench.image()], &bench.output("one", Compression::Gzip), &mut io::sink()).unwrap();
+    let exported = bench.exporter().oci(&[bench.image()], &bench.output("one", Compression::GZIP), &mut io::sink()).unwrap();
     let metadata = exported.metadata();
     let keys: Vec<&str> = metadata.keys().map(String::as_str).collect();
     assert_eq!(keys, ["containerimage.descriptor", "containerimage.digest", "image.name"]);
