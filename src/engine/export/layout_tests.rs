@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use super::*;
 use crate::digest::{DiffId, LayerId};
 use crate::engine::export::{FinishedLayer, LayerSource};
-use crate::engine::request::Compression;
+use crate::engine::request::{Came, Compression, MediaTypes, Packing};
 use crate::engine::sources::{Policy, ResolvedImage, Silent, Sources};
 use crate::graph::{ImageRequest, ImageSource};
 use crate::image::config::{ImageConfig, RootFs};
+use crate::image::manifest::Document;
 use crate::image::platform::Platform;
 use crate::layer;
 use crate::registry::{Client, RegistryConfig};
@@ -244,4 +245,95 @@ fn metadata_has_buildkits_keys() {
     assert_eq!(keys, ["containerimage.descriptor", "containerimage.digest", "image.name"]);
     assert_eq!(metadata["containerimage.descriptor"]["mediaType"], media::OCI_MANIFEST);
     assert_eq!(metadata["containerimage.descriptor"]["digest"], metadata["containerimage.digest"]);
+}
+
+/// The labels under which the store knows blobs of the image's layers.
+fn labels(bench: &Bench, image: &FinishedImage) -> Vec<Vec<String>> {
+    let of = |l: &FinishedLayer| bench.store.layer_blobs(&l.diff_id).unwrap().into_iter().map(|b| b.compression).collect();
+    image.layers.iter().map(of).collect()
+}
+
+#[test]
+fn each_level_is_a_blob_of_its_own_that_is_made_once() {
+    let bench = Bench::new();
+    let image = bench.image();
+    let levels = [Compression::Gzip(1), Compression::GZIP, Compression::Gzip(9), Compression::Zstd(1), Compression::ZSTD];
+    for (n, level) in levels.into_iter().enumerate() {
+        bench.exporter().oci(std::slice::from_ref(&image), &bench.output(&n.to_string(), level), &mut io::sink()).unwrap();
+        bench.verify(&bench.resolve(&n.to_string(), "v1"));
+    }
+    let all = ["gzip-1", "gzip-6", "gzip-9", "zstd-1", "zstd-3"].map(String::from).to_vec();
+    assert_eq!(labels(&bench, &image), [all.clone(), all]);
+    for n in [0, 1] {
+        std::fs::remove_dir_all(bench.path(&format!("layer{n}"))).unwrap();
+    }
+    for (n, level) in levels.into_iter().enumerate() {
+        bench.exporter().oci(std::slice::from_ref(&image), &bench.output("again", level), &mut io::sink()).unwrap();
+        assert_eq!(std::fs::read(bench.path("again")).unwrap(), std::fs::read(bench.path(&n.to_string())).unwrap(), "{level:?}");
+    }
+}
+
+#[test]
+fn what_came_with_a_base_is_compressed_anew_only_when_forced() {
+    let maker = Bench::new();
+    maker.exporter().oci(&[maker.image()], &maker.output("base", Compression::Gzip(1)), &mut io::sink()).unwrap();
+    let base = maker.resolve("base", "v1");
+    let came: Vec<Digest> = base.layers.iter().map(|l| l.blob.as_ref().unwrap().descriptor.digest).collect();
+    let layers = base.layers.iter().map(|l| FinishedLayer::of_base(l, None).unwrap()).collect();
+    let (config, platform, names) = (base.config_bytes.clone(), base.platform.clone(), vec!["docker.io/library/app:v1".into()]);
+    // With its manifest it is an image that was pulled, without one a build of ours stands on it.
+    let pulled = FinishedImage { config, platform, names, layers, manifest: base.manifest.clone() };
+    let built = FinishedImage { manifest: None, ..pulled.clone() };
+    let stays = |compression| Packing { compression, came: Came::Stay, ..Packing::default() };
+    let other_kinds = |compression| Packing { came: Came::OtherKinds, ..stays(compression) };
+    let anew = |compression| Packing { came: Came::Anew, ..stays(compression) };
+    for (packing, stay, media_type, label) in [
+        (stays(Compression::ZSTD), true, media::OCI_LAYER_GZIP, None),
+        (stays(Compression::Gzip(9)), true, media::OCI_LAYER_GZIP, None),
+        (other_kinds(Compression::GZIP), true, media::OCI_LAYER_GZIP, None),
+        (other_kinds(Compression::ZSTD), false, media::OCI_LAYER_ZSTD, Some("zstd-3")),
+        (other_kinds(Compression::Uncompressed), false, media::OCI_LAYER, Some("none")),
+        (anew(Compression::Gzip(9)), false, media::OCI_LAYER_GZIP, Some("gzip-9")),
+    ] {
+        for image in [&pulled, &built] {
+            let bench = Bench::new();
+            let output = ArchiveOutput { packing, ..bench.output("out", Compression::GZIP) };
+            bench.exporter().oci(std::slice::from_ref(image), &output, &mut io::sink()).unwrap();
+            let back = bench.resolve("out", "v1");
+            bench.verify(&back);
+            let blobs: Vec<_> = back.layers.iter().map(|l| l.blob.clone().unwrap().descriptor).collect();
+            assert!(blobs.iter().all(|b| b.media_type == media_type), "{packing:?}");
+            assert_eq!(blobs.iter().map(|b| b.digest).eq(came.iter().copied()), stay, "{packing:?}");
+            let made: Vec<String> = label.into_iter().map(String::from).collect();
+            assert_eq!(labels(&bench, image), [made.clone(), made], "{packing:?}");
+        }
+    }
+}
+
+#[test]
+fn docker_s_media_types_are_all_docker_s() {
+    let bench = Bench::new();
+    let amd64 = bench.image();
+    let mut arm64 = FinishedImage { platform: Platform::new("linux", "arm64", ""), ..amd64.clone() };
+    arm64.config.insert(1, b' ');
+    for (name, compression, layer_type) in [
+        ("gzip", Compression::GZIP, media::DOCKER_LAYER_GZIP),
+        ("zstd", Compression::ZSTD, media::DOCKER_LAYER_ZSTD),
+        ("plain", Compression::Uncompressed, media::DOCKER_LAYER),
+    ] {
+        let packing = Packing { types: MediaTypes::Docker, ..compression.into() };
+        let output = ArchiveOutput { packing, ..bench.output(name, compression) };
+        let exported = bench.exporter().oci(&[amd64.clone(), arm64.clone()], &output, &mut io::sink()).unwrap();
+        assert_eq!(exported.manifest.media_type, media::DOCKER_INDEX);
+        let files = members(&bench.path(name));
+        let document = |d: &Descriptor| Document::parse(&files[&format!("blobs/sha256/{}", d.digest.hex())], Some(&d.media_type)).unwrap();
+        let Document::Index(index) = document(&exported.manifest) else { panic!("an index") };
+        for descriptor in index.manifests {
+            assert_eq!(descriptor.media_type, media::DOCKER_MANIFEST);
+            let Document::Manifest(manifest) = document(&descriptor) else { panic!("a manifest") };
+            assert_eq!(manifest.config.media_type, media::DOCKER_CONFIG);
+            assert!(manifest.layers.iter().all(|l| l.media_type == layer_type), "{name}: {:?}", manifest.layers);
+        }
+        bench.verify(&bench.resolve(name, "v1"));
+    }
 }
