@@ -249,7 +249,11 @@ fn metadata_has_buildkits_keys() {
 
 /// The labels under which the store knows blobs of the image's layers.
 fn labels(bench: &Bench, image: &FinishedImage) -> Vec<Vec<String>> {
-    let of = |l: &FinishedLayer| bench.store.layer_blobs(&l.diff_id).unwrap().into_iter().map(|b| b.compression).collect();
+    let of = |l: &FinishedLayer| {
+        let mut labels: Vec<String> = bench.store.layer_blobs(&l.diff_id).unwrap().into_iter().map(|b| b.compression).collect();
+        labels.sort();
+        labels
+    };
     image.layers.iter().map(of).collect()
 }
 

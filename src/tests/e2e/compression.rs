@@ -44,12 +44,18 @@ fn skopeo_and_umoci_read_every_form() {
         if attributes.contains("force") {
             assert_eq!(manifest["layers"][0]["mediaType"], layer, "{attributes}");
         }
+        // And we read our own.
+        World::new().ply(&["load", "-i", &path]).ok();
         let copy = w.path("copy");
         let _ = std::fs::remove_dir_all(&copy);
         // A copy reads and verifies all layers; docker's zstd has a name that skopeo knows in OCI's words only.
         if !layer.contains("docker") {
             let to = format!("oci:{}:t", copy.display());
             program("skopeo", &["copy", "--insecure-policy", &format!("oci-archive:{path}"), &to]).unwrap().ok();
+            // umoci knows no zstd.
+            if layer.ends_with("zstd") {
+                continue;
+            }
             let bundle = w.path("bundle");
             let _ = std::fs::remove_dir_all(&bundle);
             let image = format!("{}:t", copy.display());
@@ -61,9 +67,6 @@ fn skopeo_and_umoci_read_every_form() {
             done.ok();
             assert_eq!(std::fs::read(bundle.join("rootfs/data")).unwrap(), std::fs::read(w.path("ctx/data")).unwrap(), "{attributes}");
         }
-        // And we read our own.
-        let other = World::new();
-        other.ply(&["load", "-i", &path]).ok();
     }
 }
 
