@@ -22,6 +22,7 @@ pub mod interrupt;
 pub mod load;
 pub mod login;
 pub mod logout;
+pub mod packing;
 pub mod prebuild;
 pub mod prune;
 pub mod ps;

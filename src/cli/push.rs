@@ -3,10 +3,11 @@
 use clap::Args;
 
 use crate::cli::failure::Failure;
+use crate::cli::packing::PackingArgs;
 use crate::cli::session::Session;
 use crate::cli::{stored, transfer, values};
 use crate::engine::export::{Exporter, Pushed};
-use crate::engine::request::{Compression, PushAs};
+use crate::engine::request::{Came, Packing, PushAs};
 use crate::engine::sources::{Several, Sources, several_of};
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
@@ -25,9 +26,9 @@ pub struct PushArgs {
     /// Push the image for this platform alone, where the name stands for several
     #[arg(long, value_name = "OS/ARCH", value_parser = values::platform)]
     pub platform: Option<Platform>,
-    /// How layers are compressed that did not come so
-    #[arg(long, value_name = "gzip|zstd|uncompressed", default_value = "gzip", value_parser = values::compression, hide_default_value = true)]
-    pub compression: Compression,
+    /// How layers leave
+    #[command(flatten)]
+    pub packing: PackingArgs,
     /// Show only the name
     #[arg(short, long)]
     pub quiet: bool,
@@ -36,9 +37,10 @@ pub struct PushArgs {
 /// Pushes, and prints each tag with the digest that it has there.
 pub fn run(args: &PushArgs, session: &Session) -> Result<(), Failure> {
     let wanted = stored::name(&args.name)?;
+    let packing = args.packing.packing()?;
     let pushed = transfer::interruptible(session, args.quiet, true, |sources, store| {
         let names = if args.all_tags { tags(store, args)? } else { vec![wanted.clone()] };
-        names.into_iter().map(|name| push(&name, args, sources, store).map(|pushed| (name, pushed))).collect::<Result<Vec<_>, _>>()
+        names.into_iter().map(|name| push(&name, args, packing, sources, store).map(|pushed| (name, pushed))).collect::<Result<Vec<_>, _>>()
     })?;
     for (name, pushed) in pushed {
         let manifest = &pushed.exported.manifest;
@@ -68,13 +70,14 @@ fn tags(store: &Store, args: &PushArgs) -> Result<Vec<Reference>, Failure> {
     }
 }
 
-fn push(name: &Reference, args: &PushArgs, sources: &Sources<'_>, store: &Store) -> Result<Pushed, Failure> {
+fn push(name: &Reference, args: &PushArgs, packing: Packing, sources: &Sources<'_>, store: &Store) -> Result<Pushed, Failure> {
     let text = name.to_string();
     let image = stored::find(store, &text)?;
     let several = several_of(store, &text, &image.id).map_err(|e| Failure::of(&e))?.filter(|_| args.platform.is_none());
     let exporter = Exporter { store, progress: sources.progress };
     let pushed = match &several {
-        Some(several @ Several { index: Some(index), .. }) => {
+        // An index goes out as it came, unless layers of its images do not.
+        Some(several @ Several { index: Some(index), .. }) if packing.came == Came::Stay => {
             let pushed = exporter.push_index(several, index, name, sources.client);
             pushed.map(|(pushed, left_out)| {
                 if !left_out.is_empty() {
@@ -91,7 +94,7 @@ fn push(name: &Reference, args: &PushArgs, sources: &Sources<'_>, store: &Store)
             };
             let images =
                 ids.iter().map(|id| stored::exported(&id.to_string(), Vec::new(), sources, store)).collect::<Result<Vec<_>, _>>()?;
-            exporter.push(&images, name, PushAs::Tag, args.compression, sources.client)
+            exporter.push(&images, name, PushAs::Tag, packing, sources.client)
         }
     };
     let pushed = pushed.map_err(|e| Failure::of(&e))?;

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::cli::failure::{Failure, USAGE};
+use crate::cli::packing::PackingArgs;
 use crate::cli::session::Session;
 use crate::cli::{stored, transfer, values};
 use crate::engine::export::{Exporter, FinishedImage};
-use crate::engine::request::{ArchiveOutput, Compression, Destination};
+use crate::engine::request::{ArchiveOutput, Destination};
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 
@@ -27,9 +28,9 @@ pub struct SaveArgs {
     /// Which image, where a name stands for several [default: the one that `ply images` lists]
     #[arg(long, value_name = "OS/ARCH", value_parser = values::platform)]
     pub platform: Option<Platform>,
-    /// How layers are compressed that did not come so
-    #[arg(long, value_name = "gzip|zstd|uncompressed", default_value = "gzip", value_parser = values::compression, hide_default_value = true)]
-    pub compression: Compression,
+    /// How layers leave
+    #[command(flatten)]
+    pub packing: PackingArgs,
     /// Show no progress
     #[arg(short, long)]
     pub quiet: bool,
@@ -51,6 +52,7 @@ pub fn run(args: &SaveArgs, session: &Session) -> Result<(), Failure> {
             .status(USAGE)
             .hint("name a file with --output, or redirect"));
     }
+    let packing = args.packing.packing()?;
     transfer::interruptible(session, args.quiet, false, |sources, store| {
         let mut images: Vec<FinishedImage> = Vec::new();
         for text in &args.images {
@@ -68,7 +70,7 @@ pub fn run(args: &SaveArgs, session: &Session) -> Result<(), Failure> {
             }
         }
         let dest = args.output.as_ref().map_or(Destination::Stdout, |p| Destination::Path(session.env.directory.join(p)));
-        let output = ArchiveOutput { dest, names: Vec::new(), compression: args.compression, directory: false };
+        let output = ArchiveOutput { dest, names: Vec::new(), packing, directory: false };
         let exporter = Exporter { store, progress: sources.progress };
         let mut stdout = std::io::stdout();
         let saved = match args.format {

@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 
-use crate::engine::request::Compression;
 use crate::graph::{Entitlement, NetworkMode};
 use crate::image::platform::Platform;
 
@@ -248,16 +247,6 @@ fn edit_distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
-}
-
-/// Reads how layers are compressed.
-pub fn compression(text: &str) -> Result<Compression, ValueError> {
-    match text {
-        "uncompressed" => Ok(Compression::Uncompressed),
-        "gzip" => Ok(Compression::Gzip),
-        "zstd" => Ok(Compression::Zstd),
-        _ => Err(ValueError::form("uncompressed, gzip or zstd", text)),
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::export::{Exporter, FinishedImage};
-use super::request::{Compression, PushAs};
+use super::request::{Packing, PushAs};
 use super::sources::{Policy, Pulls, Silent, Sources};
 use crate::graph::{ImageRequest, ImageSource};
 use crate::image::platform::Platform;
@@ -55,7 +55,7 @@ impl Bench {
         let image = FinishedImage::of_stored(&self.store, &image, Vec::new()).unwrap();
         let exporter = Exporter { store: &self.store, progress: &Silent };
         let to = Reference::parse(to).unwrap();
-        let pushed = exporter.push(&[image], &to, PushAs::Tag, Compression::Gzip, &self.client);
+        let pushed = exporter.push(&[image], &to, PushAs::Tag, Packing::default(), &self.client);
         pushed.map(drop).map_err(|e| super::error::chain(&e))
     }
 }

@@ -124,8 +124,8 @@ pub struct CacheTo {
     pub location: Option<CacheLocation>,
     /// `mode=`.
     pub mode: CacheMode,
-    /// `compression=`: of the layers.
-    pub compression: Compression,
+    /// `compression=` and what goes with it: of the layers.
+    pub packing: Packing,
     /// `ignore-error=`: a cache that can't be written is a notice.
     pub ignore_error: bool,
 }
@@ -151,8 +151,8 @@ pub enum Output {
     Tar(Destination, PlatformSplit),
     /// `type=local`: the root file system as a directory.
     Local(PathBuf, PlatformSplit),
-    /// `type=image`: the store, under these names (besides `-t`).
-    Image(Vec<String>),
+    /// `type=image`: the store, which keeps layers as they are; how they are packed counts where it is pushed too.
+    Image(PushOutput),
     /// `type=registry`, `push=true`: the store, and registries.
     Registry(PushOutput),
     /// `type=none` or `type=cacheonly`.
@@ -160,12 +160,12 @@ pub enum Output {
 }
 
 /// What is pushed, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PushOutput {
     /// `name=`: names besides `-t`.
     pub names: Vec<String>,
-    /// `compression=`: of layers that did not come with a base image.
-    pub compression: Compression,
+    /// `compression=` and what goes with it.
+    pub packing: Packing,
     /// `push-by-digest`: no tag is moved.
     pub named: PushAs,
 }
@@ -197,19 +197,73 @@ pub struct ArchiveOutput {
     pub dest: Destination,
     /// `name=`: names in the archive, besides `-t`.
     pub names: Vec<String>,
-    /// `compression=`.
-    pub compression: Compression,
+    /// `compression=` and what goes with it.
+    pub packing: Packing,
     /// `tar=false`: a directory instead of an archive (oci).
     pub directory: bool,
 }
 
-/// How layers are compressed on export.
+/// How an image's layers leave, and under which names for what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Packing {
+    /// `compression=` and `compression-level=`: of layers that did not come with a base image.
+    pub compression: Compression,
+    /// `force-compression=`: of those that did.
+    pub came: Came,
+    /// `oci-mediatypes=`.
+    pub types: MediaTypes,
+}
+
+/// How a layer is compressed: all that decides a blob's bytes, besides the tar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Compression {
     Uncompressed,
-    Gzip,
-    Zstd,
+    /// Of a level, 0 to 9.
+    Gzip(u32),
+    /// Of a level, 1 to 19.
+    Zstd(i32),
+}
+
+impl Compression {
+    /// The gzip of layers: the ratio of BuildKit's default.
+    pub const GZIP: Self = Self::Gzip(6);
+    /// The zstd of layers: zstd's own default.
+    pub const ZSTD: Self = Self::Zstd(3);
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self::GZIP
+    }
+}
+
+impl From<Compression> for Packing {
+    fn from(compression: Compression) -> Self {
+        Self { compression, ..Self::default() }
+    }
+}
+
+/// What becomes of blobs that came with a base image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Came {
+    /// They go out byte for byte.
+    #[default]
+    Stay,
+    /// Those that are compressed otherwise are compressed anew (`force-compression=true`).
+    OtherKinds,
+    /// All are: their level is unknown, and one was asked for.
+    Anew,
+}
+
+/// Whose media types manifests, configurations and layers have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub enum MediaTypes {
+    #[default]
+    Oci,
+    /// Docker's schema 2.
+    Docker,
 }
 
 /// A file, or standard output.

@@ -134,7 +134,7 @@ impl<'a> Results<'a> {
         let failed = |e: ExportError| BuildError::caused("exporting the image", &e);
         match output {
             Output::None => Ok(None),
-            Output::Image(names) => self.keep(names).map(|()| None),
+            Output::Image(image) => self.keep(&image.names).map(|()| None),
             Output::Registry(push) => self.push(push),
             Output::Oci(archive) => exporter.oci(&self.images, archive, stdout).map(Some).map_err(failed),
             Output::Docker(archive) => match self.images.as_slice() {
@@ -164,7 +164,7 @@ impl<'a> Results<'a> {
         let mut exported = None;
         for name in &names {
             let to = Reference::parse(name).map_err(|e| BuildError::caused(format!("the name `{name}`"), &e))?;
-            let pushed = exporter.push(&self.images, &to, output.named, output.compression, self.engine.client);
+            let pushed = exporter.push(&self.images, &to, output.named, output.packing, self.engine.client);
             let mut pushed = pushed.map_err(|e| BuildError::caused("pushing the image", &e))?.exported;
             pushed.names = names.clone();
             exported = Some(pushed);

@@ -9,8 +9,9 @@ use crate::cli::build::BuildArgs;
 use crate::cli::build::request::flag_error;
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
-use crate::cli::values::{ValueError, boolean, compression, fields, nearest};
-use crate::engine::request::{CacheLocation, CacheMode, CacheTo, Compression};
+use crate::cli::packing::PackingAttributes;
+use crate::cli::values::{ValueError, boolean, fields, nearest};
+use crate::engine::request::{CacheLocation, CacheMode, CacheTo, MediaTypes, Packing};
 use crate::image::reference::Reference;
 
 const FROM: [&str; 6] = ["type", "ref", "src", "tag", "digest", "registry.insecure"];
@@ -84,25 +85,27 @@ fn from(text: &str, here: &Path) -> Result<CacheLocation, ValueError> {
 /// Reads one `--cache-to`.
 fn to(text: &str, here: &Path) -> Result<CacheTo, ValueError> {
     let fields = fields(text)?;
-    let plain = |location| CacheTo { location, mode: CacheMode::Min, compression: Compression::Gzip, ignore_error: false };
+    let plain = |location| CacheTo { location, mode: CacheMode::Min, packing: Packing::default(), ignore_error: false };
     if let [(word, None)] = fields.as_slice() {
         return if word == "inline" { Ok(plain(None)) } else { Ok(plain(Some(reference(text)?))) };
     }
     refuse_foreign(&fields)?;
     let (mut kind, mut name, mut dest) = (None, None, None);
     let mut out = plain(None);
-    let mut mode = None;
+    let (mut mode, mut packing) = (None, PackingAttributes::default());
     for (key, value) in fields {
         let Some(value) = value else { return Err(ValueError::form("KEY=VALUE fields", &key)) };
+        if packing.set(&key, &value)? {
+            continue;
+        }
         match key.as_str() {
             "type" => kind = Some(value.to_lowercase()),
             "ref" => name = Some(value),
             "dest" => dest = Some(value),
             "mode" => mode = Some(cache_mode(&value)?),
-            "compression" => out.compression = compression(&value)?,
             "ignore-error" => out.ignore_error = boolean(&value)?,
             // What Plywood does in any case.
-            "oci-mediatypes" | "image-manifest" | "force-compression" | "registry.insecure" => drop(boolean(&value)?),
+            "image-manifest" | "registry.insecure" => drop(boolean(&value)?),
             _ if TO.contains(&key.as_str()) => return Err(ValueError::Unsupported(format!("`{key}={value}`"), "")),
             _ => return Err(ValueError::Field { nearest: nearest(&key, &TO), key }),
         }
@@ -117,6 +120,8 @@ fn to(text: &str, here: &Path) -> Result<CacheTo, ValueError> {
         _ => return Err(ValueError::form("type=registry, type=local or type=inline", text)),
     };
     out.mode = mode.unwrap_or_default();
+    // A cache has documents of its own.
+    out.packing = Packing { types: MediaTypes::Oci, ..packing.packing()? };
     Ok(out)
 }
 
@@ -155,6 +160,7 @@ fn directory(text: &str, here: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::request::{Came, Compression};
 
     fn registry(name: &str) -> CacheLocation {
         CacheLocation::Registry(name.into())
@@ -179,14 +185,23 @@ mod tests {
         ] {
             assert_eq!(parsed_from(text), Ok(want), "{text}");
         }
-        let plain = CacheTo { location: None, mode: CacheMode::Min, compression: Compression::Gzip, ignore_error: false };
+        let plain = CacheTo { location: None, mode: CacheMode::Min, packing: Packing::default(), ignore_error: false };
         for (text, want) in [
             ("user/app:cache", CacheTo { location: Some(registry("user/app:cache")), ..plain.clone() }),
             ("inline", plain.clone()),
             ("type=inline,mode=min", plain.clone()),
             (
                 "type=registry,ref=a,mode=max,compression=zstd,ignore-error=true,oci-mediatypes=true,image-manifest=true,force-compression=true",
-                CacheTo { location: Some(registry("a")), mode: CacheMode::Max, compression: Compression::Zstd, ignore_error: true },
+                CacheTo {
+                    location: Some(registry("a")),
+                    mode: CacheMode::Max,
+                    packing: Packing { came: Came::OtherKinds, ..Compression::ZSTD.into() },
+                    ignore_error: true,
+                },
+            ),
+            (
+                "type=inline,compression=zstd,compression-level=11,oci-mediatypes=false",
+                CacheTo { packing: Compression::Zstd(11).into(), ..plain.clone() },
             ),
             ("type=local,dest=c", CacheTo { location: Some(CacheLocation::Directory("/w/c".into())), ..plain }),
         ] {
@@ -213,6 +228,7 @@ mod tests {
                 "type=inline,mode=max",
                 "expected type=inline alone: an image carries the records of its own layers, got `type=inline,mode=max`",
             ),
+            ("type=registry,ref=a,compression-level=12", "expected a level from 0 to 9 with gzip, got `12`"),
             ("type=registry,ref=a,mode=all", "expected mode=min or mode=max, got `all`"),
             ("ref=a", "expected type=registry, type=local or type=inline, got `ref=a`"),
         ] {

@@ -74,6 +74,7 @@ pub struct BuildArgs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_name = "BOOL", value_parser = pull, hide_default_value = true)]
     pub pull: bool,
     /// What to write: DIR, `-` (a tar), or type=oci|docker|tar|local|image|registry|none[,dest=PATH][,name=NAME][,compression=gzip|zstd|uncompressed]
+    /// [,compression-level=N][,force-compression=true][,oci-mediatypes=false]
     #[arg(short, long, value_name = "SPEC", value_parser = output::parse)]
     pub output: Vec<Output>,
     /// Put the image into the store, besides what -o writes

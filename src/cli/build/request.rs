@@ -13,8 +13,7 @@ use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::values::{self, ValueError};
 use crate::engine::request::{
-    ArchiveOutput, BuildRequest, Compression, ContextSource, Destination, DockerfileSource, Output, PushAs, PushOutput, Secret,
-    SecretSource,
+    ArchiveOutput, BuildRequest, ContextSource, Destination, DockerfileSource, Output, PushOutput, Secret, SecretSource,
 };
 use crate::image::platform::Platform;
 
@@ -140,10 +139,12 @@ fn platforms(args: &BuildArgs) -> Result<Vec<Platform>, Failure> {
 fn outputs(args: &BuildArgs, env: &Environment) -> Result<Vec<Output>, Failure> {
     let mut outputs = args.output.clone();
     if args.load && !outputs.iter().any(|o| matches!(o, Output::Image(_))) {
-        outputs.push(Output::Image(Vec::new()));
+        outputs.push(Output::Image(PushOutput::default()));
     }
     if args.push && !outputs.iter().any(|o| matches!(o, Output::Registry(_))) {
-        outputs.push(Output::Registry(PushOutput { names: Vec::new(), compression: Compression::Gzip, named: PushAs::Tag }));
+        // As with buildx: an image output is what is pushed, in its form.
+        let image = outputs.iter().find_map(|o| if let Output::Image(image) = o { Some(image.clone()) } else { None });
+        outputs.push(Output::Registry(image.unwrap_or_default()));
     }
     let streams = outputs.iter().filter(|o| to_stdout(o)).count();
     if streams > 1 {
@@ -358,7 +359,10 @@ mod tests {
     #[test]
     fn load_adds_the_store_to_the_outputs() {
         let got = request(&["--load", "-o", "type=tar,dest=x", "."], &[]).unwrap();
-        assert_eq!(got.outputs, [Output::Tar(Destination::Path("x".into()), PlatformSplit::WhenSeveral), Output::Image(vec![])]);
+        assert_eq!(
+            got.outputs,
+            [Output::Tar(Destination::Path("x".into()), PlatformSplit::WhenSeveral), Output::Image(PushOutput::default())]
+        );
         assert_eq!(request(&["."], &[]).unwrap().outputs, []);
         assert!(request(&["-o", "-", "-o", "type=oci", "."], &[]).unwrap_err().contains("only one output"));
     }

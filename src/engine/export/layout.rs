@@ -35,7 +35,7 @@ impl Exporter<'_> {
     ///
     /// `images` are one image for several platforms; they go out under an index and the names of the first.
     pub fn oci(&self, images: &[FinishedImage], output: &ArchiveOutput, stdout: &mut dyn Write) -> Result<Exported, ExportError> {
-        let packed = self.bundle(images, output.compression, &output.names)?;
+        let packed = self.bundle(images, output.packing, &output.names)?;
         match (&output.dest, output.directory) {
             (Destination::Path(path), true) => self.write_directory(&packed, path)?,
             _ => self.write_archive(std::slice::from_ref(&packed), output, None, stdout)?,
@@ -64,7 +64,7 @@ impl Exporter<'_> {
     }
 
     fn bundles<'i>(&self, images: &'i [FinishedImage], output: &ArchiveOutput) -> Result<Vec<Bundle<'i>>, ExportError> {
-        images.iter().map(|image| self.bundle(std::slice::from_ref(image), output.compression, &output.names)).collect()
+        images.iter().map(|image| self.bundle(std::slice::from_ref(image), output.packing, &output.names)).collect()
     }
 
     fn write_archive(

@@ -10,7 +10,7 @@
 //! | `tree` | `type=tar` and `type=local` |
 //! | `destination` | a file that appears whole or not at all; standard output |
 //!
-//! Blobs that came with a base image go out byte for byte. Everything else (compression, archive order, times) is
+//! Blobs that came with a base image go out byte for byte unless they are to be compressed anew. Everything else (compression, archive order, times) is
 //! decided by the image alone, so two exports of one image are the same bytes. Every blob is verified while it is
 //! copied: what the disk spoiled never leaves.
 
@@ -39,11 +39,6 @@ pub use push::Pushed;
 
 use super::sources::{BlobRef, Progress, ResolvedImage, ResolvedLayer, SourceError};
 use crate::registry::RegistryError;
-
-/// The gzip level of layers: the ratio of BuildKit's default. One level everywhere, so that a layer has one digest.
-pub const GZIP_LEVEL: u32 = 6;
-/// The zstd level of layers: zstd's own default.
-pub const ZSTD_LEVEL: i32 = 3;
 
 /// An image that is ready to go out.
 #[derive(Debug, Clone)]

@@ -1,16 +1,16 @@
 //! A layer's blob as an export wants it: the one that is there, or a new one that is kept in the store.
 //!
-//! What a base image brought stays as it is. A layer of ours is compressed once; the store remembers the blob by
-//! its diff ID and the parameters, so the next export of any image with it only copies. While a layer is
-//! compressed its tar is hashed: a directory that changed behind our back is an error and never an image whose
-//! diff IDs lie.
+//! What a base image brought stays as it is unless it is forced into another form. A layer of ours is compressed once;
+//! the store remembers the blob by its diff ID and the parameters, so the next export of any image with it only copies.
+//! While a layer is compressed its tar is hashed: a directory that changed behind our back is an error and never an
+//! image whose diff IDs lie.
 
 use std::io::{self, Read, Write};
 
-use super::{ExportError, Exporter, FinishedImage, FinishedLayer, GZIP_LEVEL, LayerSource, ZSTD_LEVEL};
+use super::{ExportError, Exporter, FinishedImage, FinishedLayer, LayerSource};
 use crate::digest::{DiffId, Digest};
-use crate::engine::request::Compression;
-use crate::engine::sources::{BlobPlace, BlobRef, Progress, open_blob};
+use crate::engine::request::{Came, Compression, MediaTypes, Packing};
+use crate::engine::sources::{BlobPlace, BlobRef, ORIGINAL, Progress, open_blob};
 use crate::image::manifest::{Descriptor, LayerPacking, media};
 use crate::layer::{self, LayerError, Limits, compress};
 use crate::path::Root;
@@ -23,7 +23,7 @@ const CHUNK: usize = 256 << 10;
 const PARALLEL: usize = 2;
 
 /// Finds or makes the blobs of all layers, in order; their media types are OCI's.
-pub(super) fn pack_all(exporter: &Exporter<'_>, image: &FinishedImage, wanted: Compression) -> Result<Vec<BlobRef>, ExportError> {
+pub(super) fn pack_all(exporter: &Exporter<'_>, image: &FinishedImage, wanted: Packing) -> Result<Vec<BlobRef>, ExportError> {
     let places: Vec<_> = image.layers.iter().map(|layer| (layer, std::sync::OnceLock::new())).collect();
     crate::engine::sources::side_by_side(&places, PARALLEL, &|(layer, place)| {
         let blob = pack(exporter, layer, wanted)?;
@@ -35,14 +35,17 @@ pub(super) fn pack_all(exporter: &Exporter<'_>, image: &FinishedImage, wanted: C
 }
 
 /// Finds or makes one layer's blob.
-pub(in crate::engine) fn pack(exporter: &Exporter<'_>, layer: &FinishedLayer, wanted: Compression) -> Result<BlobRef, ExportError> {
-    if let LayerSource::Blob(blob) = &layer.source
-        && fits(blob, wanted)
-    {
-        return Ok(BlobRef { descriptor: as_oci(&blob.descriptor), ..blob.clone() });
+pub(in crate::engine) fn pack(exporter: &Exporter<'_>, layer: &FinishedLayer, wanted: Packing) -> Result<BlobRef, ExportError> {
+    let known = exporter.store.layer_blobs(&layer.diff_id)?;
+    let label = label(wanted.compression);
+    if let LayerSource::Blob(blob) = &layer.source {
+        let labels = || known.iter().filter(|k| k.digest == blob.descriptor.digest).map(|k| k.compression.as_str());
+        if fits(blob, labels().find(|l| *l == label).or_else(|| labels().next()), wanted) {
+            return Ok(BlobRef { descriptor: under(MediaTypes::Oci, &blob.descriptor), ..blob.clone() });
+        }
     }
-    let label = label(wanted);
-    for known in exporter.store.layer_blobs(&layer.diff_id)? {
+    let wanted = wanted.compression;
+    for known in known {
         if known.compression == label && exporter.store.has_blob(&known.digest)? {
             return Ok(kept(&known.digest, known.size_bytes, wanted));
         }
@@ -56,9 +59,16 @@ pub(in crate::engine) fn pack(exporter: &Exporter<'_>, layer: &FinishedLayer, wa
     Ok(kept(&digest, size_bytes, wanted))
 }
 
-/// Whether a blob goes out as it is.
-pub(in crate::engine) fn fits(blob: &BlobRef, wanted: Compression) -> bool {
-    blob.original || blob.descriptor.layer_packing() == Some(packing(wanted))
+/// Whether a blob goes out as it is. `made` is the label under which it was made, where that is known.
+pub(in crate::engine) fn fits(blob: &BlobRef, made: Option<&str>, wanted: Packing) -> bool {
+    let same_kind = blob.descriptor.layer_packing() == Some(packing(wanted.compression));
+    let plain = wanted.compression == Compression::Uncompressed;
+    match (blob.original, wanted.came) {
+        (true, Came::Stay) => true,
+        (true, Came::OtherKinds) => same_kind,
+        (true, Came::Anew) => same_kind && plain,
+        (false, _) => same_kind && (plain || made.is_none_or(|m| m == ORIGINAL || m == label(wanted.compression))),
+    }
 }
 
 fn kept(digest: &Digest, size: u64, wanted: Compression) -> BlobRef {
@@ -69,35 +79,38 @@ fn kept(digest: &Digest, size: u64, wanted: Compression) -> BlobRef {
 fn label(wanted: Compression) -> String {
     match wanted {
         Compression::Uncompressed => "none".into(),
-        Compression::Gzip => format!("gzip-{GZIP_LEVEL}"),
-        Compression::Zstd => format!("zstd-{ZSTD_LEVEL}"),
+        Compression::Gzip(level) => format!("gzip-{level}"),
+        Compression::Zstd(level) => format!("zstd-{level}"),
     }
 }
 
 fn packing(wanted: Compression) -> LayerPacking {
     match wanted {
         Compression::Uncompressed => LayerPacking::Plain,
-        Compression::Gzip => LayerPacking::Gzip,
-        Compression::Zstd => LayerPacking::Zstd,
+        Compression::Gzip(_) => LayerPacking::Gzip,
+        Compression::Zstd(_) => LayerPacking::Zstd,
     }
 }
 
 fn media_type(wanted: Compression) -> &'static str {
-    of_packing(packing(wanted))
+    of_packing(packing(wanted), MediaTypes::Oci)
 }
 
-fn of_packing(packing: LayerPacking) -> &'static str {
-    match packing {
-        LayerPacking::Plain => media::OCI_LAYER,
-        LayerPacking::Gzip => media::OCI_LAYER_GZIP,
-        LayerPacking::Zstd => media::OCI_LAYER_ZSTD,
+fn of_packing(packing: LayerPacking, types: MediaTypes) -> &'static str {
+    match (packing, types) {
+        (LayerPacking::Plain, MediaTypes::Oci) => media::OCI_LAYER,
+        (LayerPacking::Gzip, MediaTypes::Oci) => media::OCI_LAYER_GZIP,
+        (LayerPacking::Zstd, MediaTypes::Oci) => media::OCI_LAYER_ZSTD,
+        (LayerPacking::Plain, MediaTypes::Docker) => media::DOCKER_LAYER,
+        (LayerPacking::Gzip, MediaTypes::Docker) => media::DOCKER_LAYER_GZIP,
+        (LayerPacking::Zstd, MediaTypes::Docker) => media::DOCKER_LAYER_ZSTD,
     }
 }
 
-/// The same bytes under OCI's name: an OCI manifest must not hold Docker's media types.
-fn as_oci(descriptor: &Descriptor) -> Descriptor {
-    let packing = descriptor.layer_packing().unwrap_or(LayerPacking::Plain);
-    Descriptor::new(of_packing(packing), descriptor.digest, descriptor.size)
+/// The same layer under another name: a manifest must not hold both OCI's media types and Docker's.
+pub(super) fn under(types: MediaTypes, layer: &Descriptor) -> Descriptor {
+    let packing = layer.layer_packing().unwrap_or(LayerPacking::Plain);
+    Descriptor::new(of_packing(packing, types), layer.digest, layer.size)
 }
 
 /// Compresses into the store.
@@ -108,13 +121,13 @@ fn make(exporter: &Exporter<'_>, layer: &FinishedLayer, wanted: Compression) -> 
     let made = match wanted {
         // A plain tar is named by its own digest.
         Compression::Uncompressed => tar_to(exporter, layer, &mut out)?,
-        Compression::Gzip => {
-            let mut gzip = compress::gzip(&mut out, GZIP_LEVEL);
+        Compression::Gzip(level) => {
+            let mut gzip = compress::gzip(&mut out, level);
             tar_to(exporter, layer, &mut gzip)?;
             gzip.finish().map_err(failed)?.1
         }
-        Compression::Zstd => {
-            let mut zstd = compress::zstd(&mut out, ZSTD_LEVEL).map_err(failed)?;
+        Compression::Zstd(level) => {
+            let mut zstd = compress::zstd(&mut out, level).map_err(failed)?;
             tar_to(exporter, layer, &mut zstd)?;
             zstd.finish().map_err(failed)?.1
         }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use super::bundle::as_it_came;
 use super::{ExportError, Exported, Exporter, FinishedImage, FinishedLayer, pack};
 use crate::digest::{DiffId, Digest};
-use crate::engine::request::{Compression, PushAs};
+use crate::engine::request::{Packing, PushAs};
 use crate::engine::sharing::open_at;
 use crate::engine::sources::{BlobPlace, BlobRef, side_by_side};
 use crate::image::manifest::{Descriptor, media};
@@ -50,7 +50,7 @@ impl Exporter<'_> {
         images: &[FinishedImage],
         to: &Reference,
         named: PushAs,
-        compression: Compression,
+        packing: Packing,
         client: &Client,
     ) -> Result<Pushed, ExportError> {
         if to.digest().is_some() {
@@ -60,10 +60,10 @@ impl Exporter<'_> {
         let repository = Repository { host: to.domain().into(), path: to.path().into() };
         let others = self.other_repositories(&repository)?;
         let outcomes = Mutex::new(Vec::new());
-        side_by_side(&layers(images), client.config().parallel, &|layer| {
+        side_by_side(&layers(images, packing), client.config().parallel, &|layer| {
             let blob = match layer {
                 Layer::AsItCame(blob) => (**blob).clone(),
-                Layer::Ours(layer) => pack::pack(self, layer, compression)?,
+                Layer::Ours(layer) => pack::pack(self, layer, packing)?,
             };
             let mut mount = others.get(&blob.descriptor.digest).cloned().unwrap_or_default();
             if let BlobPlace::Repository(from) = &blob.place
@@ -76,7 +76,7 @@ impl Exporter<'_> {
             Ok::<(), ExportError>(())
         })?;
         // All layers are packed by now: this only looks them up.
-        let bundle = self.bundle(images, compression, &[])?;
+        let bundle = self.bundle(images, packing, &[])?;
         let documents = bundle.documents.into_iter().map(|(descriptor, bytes)| (descriptor, bytes.into_owned())).collect();
         let part = Part { documents, blobs: Vec::new() };
         let ids: Vec<Digest> = images.iter().map(|i| Digest::of(&i.config)).collect();
@@ -186,11 +186,11 @@ enum Layer<'a> {
 }
 
 /// Returns the layers of all images, each once.
-fn layers(images: &[FinishedImage]) -> Vec<Layer<'_>> {
+fn layers(images: &[FinishedImage], packing: Packing) -> Vec<Layer<'_>> {
     let mut seen = HashSet::new();
     let mut out = Vec::new();
     for image in images {
-        let came = as_it_came(image).map(|(_, _, blobs)| blobs);
+        let came = as_it_came(image, packing).map(|(_, _, blobs)| blobs);
         for (n, layer) in image.layers.iter().enumerate() {
             let blob = came.as_ref().and_then(|blobs| blobs.get(n));
             if seen.insert(blob.map_or(*layer.diff_id.as_bytes(), |b| *b.descriptor.digest.as_bytes())) {

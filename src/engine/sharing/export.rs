@@ -208,7 +208,7 @@ impl Sharing<'_> {
     fn pack(&self, build: &Build<'_>, sink: &Sink<'_>, layer: &ChainLayer) -> Result<(LayerForm, BlobRef), SharingError> {
         if let Some(known) = self.elsewhere(&layer.id)? {
             let blob = self.blob(&known);
-            if fits(&blob, sink.to.compression) {
+            if fits(&blob, Some(&known.form.compression), sink.to.packing) {
                 return Ok((known.form.clone(), blob));
             }
             self.fetch(&layer.id)?;
@@ -216,7 +216,7 @@ impl Sharing<'_> {
         let failed = |e: BuildError| SharingError::Build(e.to_string());
         let (finished, tar_bytes) = build.finished_layer(&layer.id).map_err(failed)?;
         let exporter = Exporter { store: self.engine.store, progress: self.engine.progress };
-        let blob = pack(&exporter, &finished, sink.to.compression)?;
+        let blob = pack(&exporter, &finished, sink.to.packing)?;
         let (diff_id, clamp_epoch) = (finished.diff_id, build.epoch);
         let forms = self.engine.store.layer_blobs(&diff_id)?;
         let compression = forms.into_iter().find(|b| b.digest == blob.descriptor.digest).map(|b| b.compression);

@@ -119,7 +119,7 @@ impl Build<'_> {
         for layer in self.result_layers() {
             let Some(known) = self.elsewhere(&layer.id)? else { continue };
             let pushed_so = |o: &Output| match o {
-                Output::Registry(push) => fits(&self.sharing.blob(&known), push.compression),
+                Output::Registry(push) => fits(&self.sharing.blob(&known), Some(&known.form.compression), push.packing),
                 _ => true,
             };
             if here || !known.form.serves(self.epoch) || !outputs.iter().all(pushed_so) {

@@ -14,7 +14,7 @@ use crate::store::{ImageLayer, LayerBlob, NewImage, StoreError};
 use super::{Progress, SourceError, Sources, Until};
 
 /// How a blob is labelled in the store that came with an image.
-pub(super) const ORIGINAL: &str = "original";
+pub(in crate::engine) const ORIGINAL: &str = "original";
 
 /// An image to be kept.
 pub(super) struct Incoming<'a> {

@@ -42,6 +42,7 @@ use crate::store::Store;
 
 pub use error::SourceError;
 pub use import::ImportRequest;
+pub(in crate::engine) use keep::ORIGINAL;
 pub(in crate::engine) use keep::side_by_side;
 pub use load::Loaded;
 pub use named::{BuildContext, FilesSource, NamedError, parse_build_context};

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::*;
 use crate::engine::export::{Exporter, FinishedImage, FinishedLayer};
-use crate::engine::request::{ArchiveOutput, Compression, Destination};
+use crate::engine::request::{ArchiveOutput, Destination, Packing};
 use crate::image::manifest::{Index, Manifest, media};
 use crate::path::Ownership;
 use crate::registry::{RegistryConfig, Retry};
@@ -98,7 +98,7 @@ fn export(bench: &Bench, image: &ResolvedImage, names: &[&str], to: &Path, direc
     let names = names.iter().map(|n| n.to_string()).collect();
     let finished = FinishedImage { config: image.config_bytes.clone(), platform: image.platform.clone(), names, layers, manifest: None };
     let dest = Destination::Path(to.into());
-    let output = ArchiveOutput { dest, names: Vec::new(), compression: Compression::Gzip, directory };
+    let output = ArchiveOutput { dest, names: Vec::new(), packing: Packing::default(), directory };
     Exporter { store: &bench.store, progress: &Silent }.oci(&[finished], &output, &mut std::io::sink()).unwrap();
 }
 

@@ -7,6 +7,7 @@
 mod build;
 mod cache;
 mod checks;
+mod compression;
 mod faults;
 #[path = "../../registry/fixture.rs"]
 mod fixture;
