@@ -44,14 +44,15 @@ impl Store {
     pub fn new_blob(&self) -> Result<NewBlob<'_>> {
         let path = self.temp_path()?;
         let file = File::create_new(&path).map_err(StoreError::io("making", &path))?;
-        Ok(NewBlob { store: self, file, path, begun_bytes: 0, bytes: 0 })
+        Ok(NewBlob { store: self, file: Written::new(file), path })
     }
 
     fn write_temp(&self, reader: &mut dyn Read, expected: Option<(&Digest, u64)>, temp: &PathBuf) -> Result<(Digest, u64)> {
-        let mut file = File::create_new(temp).map_err(StoreError::io("making", temp))?;
+        let file = File::create_new(temp).map_err(StoreError::io("making", temp))?;
+        let mut file = Written::new(file);
         let limit = expected.map_or(u64::MAX, |(_, size)| size.saturating_add(1));
         let mut reader = reader.take(limit);
-        let (mut hash, mut size) = (Sha256::new(), 0_u64);
+        let mut hash = Sha256::new();
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             let n = match reader.read(&mut buffer) {
@@ -62,8 +63,8 @@ impl Store {
             };
             hash.update(&buffer[..n]);
             file.write_all(&buffer[..n]).map_err(StoreError::io("writing", temp))?;
-            size += n as u64;
         }
+        let size = file.bytes;
         let digest = Digest::from_bytes(hash.finalize().into());
         if let Some((want, want_size)) = expected {
             if size != want_size {
@@ -162,18 +163,46 @@ impl Store {
     }
 }
 
+/// How many written bytes the disk is asked to begin with at once.
+const WRITEBACK_BYTES: u64 = 16 << 20;
+
+/// A file whose bytes go to the disk while more are written, so that the sync at the end finds the most done.
+struct Written {
+    file: File,
+    bytes: u64,
+    /// How many bytes the disk was asked to begin with.
+    begun_bytes: u64,
+}
+
+impl Written {
+    fn new(file: File) -> Self {
+        Self { file, bytes: 0, begun_bytes: 0 }
+    }
+}
+
+impl io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.bytes += n as u64;
+        if self.bytes - self.begun_bytes >= WRITEBACK_BYTES {
+            let (from, bytes) = (int(self.begun_bytes), int(self.bytes - self.begun_bytes));
+            // Only a hint: a file system that knows none is none the worse.
+            let _ = crate::sys::file::begin_writeback(self.file.as_raw_fd(), from, bytes);
+            self.begun_bytes = self.bytes;
+        }
+        Ok(n)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A blob that is being written by somebody who hashes it; dropped, it is gone.
 pub struct NewBlob<'a> {
     store: &'a Store,
-    file: File,
+    file: Written,
     path: PathBuf,
-    /// How many bytes were handed to the disk.
-    begun_bytes: u64,
-    bytes: u64,
 }
-
-/// How many written bytes the disk is asked to begin with at once.
-const WRITEBACK_BYTES: u64 = 16 << 20;
 
 impl NewBlob<'_> {
     /// Puts the blob in place. The caller has hashed every byte that it wrote.
@@ -184,16 +213,7 @@ impl NewBlob<'_> {
 
 impl io::Write for NewBlob<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let failed = |e: io::Error| io::Error::new(e.kind(), StoreError::io("writing", &self.path)(e));
-        let n = self.file.write(bytes).map_err(failed)?;
-        self.bytes += n as u64;
-        if self.bytes - self.begun_bytes >= WRITEBACK_BYTES {
-            // So that the sync at the step's end finds the most done. Only a hint: a file system that knows none is none the worse.
-            let (from, bytes) = (int(self.begun_bytes), int(self.bytes - self.begun_bytes));
-            let _ = crate::sys::file::begin_writeback(self.file.as_raw_fd(), from, bytes);
-            self.begun_bytes = self.bytes;
-        }
-        Ok(n)
+        self.file.write(bytes).map_err(|e| io::Error::new(e.kind(), StoreError::io("writing", &self.path)(e)))
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())

@@ -21,8 +21,9 @@ use crate::store::{LayerBlob, LayerFacts, Store, VerifyingReader};
 use super::keep::{self, ORIGINAL};
 use super::{BlobPlace, BlobRef, ResolvedLayer, SourceError, Sources, Until};
 
-/// How many layers are unpacked at once; each also has threads of its own for reading and hashing.
-const PARALLEL: usize = 3;
+/// How many layers are unpacked at once; each also has threads of its own for reading and hashing. More than there are
+/// processors, so that none is left to the last layer alone.
+const PARALLEL: usize = 6;
 
 impl Sources<'_> {
     /// Makes sure that the layers are directories of the store, and returns these, bottom first.
@@ -38,6 +39,8 @@ impl Sources<'_> {
                 todo.push(layer);
             }
         }
+        // The largest first: one that begins last ends last.
+        todo.sort_by_key(|layer| std::cmp::Reverse(layer.blob.as_ref().map_or(0, |b| b.descriptor.size)));
         keep::side_by_side(&todo, PARALLEL, &|layer| self.unpack_alone(layer, ownership))?;
         let mut dirs = Vec::with_capacity(layers.len());
         for layer in layers {
