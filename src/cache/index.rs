@@ -75,7 +75,6 @@ impl Index for Store {
 mod tests {
     use super::super::files::FileEntry;
     use super::super::key::{KeyInputs, StepInputs, WorkdirInputs};
-    use super::super::statcache::{Stamp, StatCache};
     use super::super::state::StateId;
     use super::*;
     use crate::digest::LayerId;
@@ -159,17 +158,5 @@ mod tests {
         store.set_slot(&id, &Slot { inputs: inputs("/"), ..slot }).unwrap();
         store.prune(&Default::default()).unwrap();
         assert_eq!(store.files(&tree).unwrap(), None);
-    }
-
-    #[test]
-    fn a_stat_cache_is_loaded_as_it_was_saved() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = open(&dir);
-        let mut cache = StatCache::default();
-        let stamp = Stamp { dev: 1, ino: 2, size_bytes: 3, mtime_ns: 4, ctime_ns: 5, mode: 6 };
-        cache.insert(b"f".to_vec(), stamp, ContentDigest::from_bytes([7; 32]));
-        cache.save(&store, "/ctx").unwrap();
-        assert_eq!(StatCache::load(&store, "/ctx").unwrap(), cache);
-        assert!(StatCache::load(&store, "/other").unwrap().is_empty());
     }
 }

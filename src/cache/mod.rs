@@ -47,6 +47,5 @@ pub mod key;
 pub mod miss;
 pub mod record;
 pub mod remote;
-pub mod statcache;
 pub mod state;
 mod wire;
