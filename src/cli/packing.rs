@@ -34,7 +34,7 @@ pub struct PackingArgs {
     /// How layers are compressed that did not come so
     #[arg(long, alias = "compression-format", value_name = "gzip|zstd|uncompressed", value_parser = kind)]
     pub compression: Option<Kind>,
-    /// How much: 0 to 9 with gzip [default: 6], 1 to 22 with zstd [default: 3]
+    /// How much: 0 to 9 with gzip [default: 6], 1 to 19 with zstd [default: 3; up to 22 counts as 19]
     #[arg(long, value_name = "N", value_parser = level, allow_negative_numbers = true)]
     pub compression_level: Option<i64>,
     /// Compress layers so that came otherwise

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use super::super::tests::{op, ownership};
-use super::super::{CopyContext, Writing, execute, select};
+use super::super::tests::{context, op};
+use super::super::{Writing, execute, select};
 use super::*;
 use crate::context::tests::{later, tree};
 use crate::graph::CopyOp;
@@ -16,8 +16,7 @@ use crate::snapshot::diff;
 fn copy(op: &CopyOp, tree: &SourceTree, dest: &Path, writing: Writing) -> Deferred {
     let selection = select(op, tree, later()).unwrap();
     let (root, cancel) = (Root::open(dest).unwrap(), CancelToken::new());
-    let context = CopyContext { users: &root, ownership: ownership(), now: Time { secs: 7, nanos: 0 }, cancel: &cancel, writing };
-    execute(op, Some((tree, &selection)), &mut [], &root, &context).unwrap()
+    execute(op, Some((tree, &selection)), &mut [], &root, &context(&root, &cancel, writing)).unwrap()
 }
 
 /// Returns the tar and its digests, times clamped: directories on the way are made now.

@@ -15,7 +15,7 @@ use crate::dockerfile::source::Span;
 use crate::graph::{FileTree, MkdirOp};
 use crate::path::{FileKind, inspect, link_target_at, read_dir};
 
-pub(super) fn ownership() -> Ownership {
+fn ownership() -> Ownership {
     if rustix::process::geteuid().is_root() { Ownership::Real } else { Ownership::Recorded }
 }
 
@@ -78,6 +78,10 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+pub(super) fn context<'a>(root: &'a Root, cancel: &'a CancelToken, writing: Writing) -> CopyContext<'a> {
+    CopyContext { users: root, ownership: ownership(), now: Time { secs: 1_700_000_000, nanos: 0 }, cancel, writing }
+}
+
 fn run(op: &CopyOp, from: &Path, dest: &Path) -> Result<(), String> {
     let tree = tree(from);
     let selection = select(op, &tree, later()).map_err(|e| chain(&e))?;
@@ -87,13 +91,7 @@ fn run(op: &CopyOp, from: &Path, dest: &Path) -> Result<(), String> {
 fn put(op: &CopyOp, tree: &SourceTree, selection: &Selection, dest: &Path) -> Result<(), String> {
     let root = Root::open(dest).unwrap();
     let cancel = CancelToken::new();
-    let context = CopyContext {
-        users: &root,
-        ownership: ownership(),
-        now: Time { secs: 1_700_000_000, nanos: 0 },
-        cancel: &cancel,
-        writing: Writing::Everything,
-    };
+    let context = context(&root, &cancel, Writing::Everything);
     execute(op, Some((tree, selection)), &mut [], &root, &context).map(drop).map_err(|e| chain(&e))
 }
 
@@ -377,13 +375,7 @@ fn heredocs_and_downloads_are_files_too() {
     let (_dir, from, to) = places(&[("f", "f")], &[]);
     let root = Root::open(&to).unwrap();
     let cancel = CancelToken::new();
-    let context = CopyContext {
-        users: &root,
-        ownership: ownership(),
-        now: Time { secs: 1_700_000_000, nanos: 0 },
-        cancel: &cancel,
-        writing: Writing::Everything,
-    };
+    let context = context(&root, &cancel, Writing::Everything);
     let mut op = CopyOp { chmod: Some("u+x".into()), ..add(&["f"], "/x/") };
     op.sources.push(CopySource::Inline("EOF".into(), b"hi\n".to_vec()));
     op.sources.push(CopySource::Http("http://h/p".into(), Span::default()));
@@ -474,13 +466,7 @@ fn a_cancelled_copy_puts_no_further_file() {
     let selection = select(&op, &tree, later()).unwrap();
     let (root, cancel) = (Root::open(&to).unwrap(), CancelToken::new());
     cancel.cancel(2);
-    let context = CopyContext {
-        users: &root,
-        ownership: ownership(),
-        now: Time { secs: 1_700_000_000, nanos: 0 },
-        cancel: &cancel,
-        writing: Writing::Everything,
-    };
+    let context = context(&root, &cancel, Writing::Everything);
     execute(&op, Some((&tree, &selection)), &mut [], &root, &context).unwrap_err();
     assert_eq!(dump(&to), Vec::<String>::new());
 }

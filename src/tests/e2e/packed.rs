@@ -81,7 +81,10 @@ fn a_packed_copy_is_the_layer_that_a_written_one_is() {
         names.sort();
         names
     };
-    assert_eq!(blobs("packed").len(), blobs("written").len());
+    // The configuration and the manifest have the hour of their build; layers are the same.
+    let (packed, written) = (blobs("packed"), blobs("written"));
+    let own = packed.iter().filter(|name| !written.contains(name)).count();
+    assert!(packed.len() == written.len() && own <= 2, "{packed:?} {written:?}");
 }
 
 #[test]
