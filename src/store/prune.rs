@@ -134,9 +134,11 @@ impl Store {
             }
         }
         // A layer's tars go with it.
-        let tars = "SELECT d.layer,b.size_bytes FROM layer_diffs d JOIN layer_blobs b ON b.diff_id=d.diff_id";
-        for (layer, bytes) in self.all(tars, [], |r| Ok((r.get::<_, String>(0)?, uint(r.get(1)?))))? {
-            *sizes.layers.entry(layer).or_default() += bytes;
+        // Each blob once: a tar may serve with and without a clamp.
+        let tars = "SELECT DISTINCT d.layer,b.digest,b.size_bytes FROM layer_diffs d JOIN layer_blobs b ON b.diff_id=d.diff_id";
+        for (layer, bytes) in self.all(tars, [], |r| Ok((r.get::<_, String>(0)?, uint(r.get(2)?))))? {
+            let size = sizes.layers.entry(layer).or_default();
+            *size = size.saturating_add(bytes);
         }
         Ok(sizes)
     }

@@ -119,6 +119,31 @@ fn records_go_by_age_and_by_room() {
 }
 
 #[test]
+fn a_tar_that_serves_several_clamps_makes_room_once() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = open(dir.path());
+        for n in 1..=3_u8 {
+            let layer = LayerId::Content(content(n));
+            let tar = store.put_bytes(&[n; 100_000]).unwrap();
+            let diff_id = DiffId::from_bytes(*tar.as_bytes());
+            let blob = LayerBlob { digest: tar, size_bytes: 100_000, media_type: "m".into(), compression: "none".into() };
+            store.put_layer_blob(&diff_id, blob).unwrap();
+            for epoch in [None, Some(0), Some(1)] {
+                store.put_diff_id(&layer, epoch, diff_id, 100_000).unwrap();
+            }
+            store.put_record(record(n, layer, i64::from(n))).unwrap();
+        }
+    }
+    let store = open(dir.path());
+    let used = |store: &Store| -> u64 { store.du().unwrap().iter().map(|r| r.usage.bytes).sum() };
+    let max_used_bytes = Some(used(&store) - 150_000);
+    let report = store.prune(&PruneOptions { max_used_bytes, ..PruneOptions::default() }).unwrap();
+    assert_eq!((report.records, report.blobs), (2, 2));
+    assert!(Some(used(&store)) <= max_used_bytes);
+}
+
+#[test]
 fn a_layer_may_be_a_tar_alone() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
