@@ -337,8 +337,11 @@ impl Client {
 /// Makes an error of an answer that is no success.
 pub(super) fn refusal(place: &Place, url: &Uri, status: u16, response: &mut Response<Body>, what: &dyn Fn() -> String) -> RegistryError {
     let retry_after = retry_after(response);
-    let message = error_message(response.body_mut());
+    let (codes, message) = error_codes(response.body_mut());
     match status {
+        400 | 404 if codes.iter().any(|code| code == "MANIFEST_BLOB_UNKNOWN") => {
+            RegistryError::BlobUnknown { what: what(), host: place.at.host.clone(), message }
+        }
         404 => RegistryError::NotFound { what: what(), host: place.at.host.clone() },
         401 | 403 => RegistryError::Denied { what: what(), host: place.at.host.clone(), message },
         _ => RegistryError::Status { url: url.to_string(), status, message, retry_after },
@@ -376,6 +379,11 @@ pub(super) fn retry_after(response: &Response<Body>) -> Option<Duration> {
 
 /// Returns the messages of the specification's error body; empty when it has another form.
 pub(super) fn error_message(body: &mut Body) -> String {
+    error_codes(body).1
+}
+
+/// Returns the codes of the specification's error body, and its messages.
+fn error_codes(body: &mut Body) -> (Vec<String>, String) {
     #[derive(serde::Deserialize)]
     struct Errors {
         errors: Vec<One>,
@@ -390,8 +398,10 @@ pub(super) fn error_message(body: &mut Body) -> String {
     let mut bytes = Vec::new();
     // What can't be read has nothing to say; the status says enough.
     let _ = body.as_reader().take(ERROR_MAX_BYTES).read_to_end(&mut bytes);
-    let Ok(parsed) = serde_json::from_slice::<Errors>(&bytes) else { return String::new() };
-    let texts: Vec<String> = parsed.errors.into_iter().take(3).map(|e| if e.message.is_empty() { e.code } else { e.message }).collect();
+    let Ok(parsed) = serde_json::from_slice::<Errors>(&bytes) else { return Default::default() };
+    let texts: Vec<&str> =
+        parsed.errors.iter().take(3).map(|e| if e.message.is_empty() { e.code.as_str() } else { e.message.as_str() }).collect();
     // It is shown on a terminal: no control characters of a stranger's.
-    texts.join("; ").chars().filter(|c| !c.is_control()).take(300).collect()
+    let text = texts.join("; ").chars().filter(|c| !c.is_control()).take(300).collect();
+    (parsed.errors.into_iter().map(|e| e.code).collect(), text)
 }

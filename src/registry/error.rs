@@ -47,6 +47,8 @@ pub enum RegistryError {
     Redirect { url: String, to: String },
     #[error("{url} says no address to send to")]
     NoLocation { url: String },
+    #[error("the registry {host} does not find a blob of {what} that it has{}", detail(.message))]
+    BlobUnknown { what: String, host: String, message: String },
     #[error("{message}")]
     Rules { message: String },
     #[error("the registries of `{prefix}` are blocked by {file}")]
@@ -128,6 +130,8 @@ impl RegistryError {
     pub(crate) fn recovery(&self) -> Recovery {
         match self {
             Self::Status { status: 408 | 429 | 502 | 503 | 504, .. } => Recovery::Outage,
+            // Some registries write a blob's link anew while somebody else pushes the same blob: for a moment it is not there.
+            Self::BlobUnknown { .. } => Recovery::Broken,
             Self::Status { status: 416 | 500, .. } | Self::Truncated { .. } => Recovery::Broken,
             Self::Body { source, .. } => match source.get_ref().and_then(|e| e.downcast_ref::<ureq::Error>()) {
                 Some(inside) => of_transport(inside),

@@ -76,6 +76,25 @@ fn an_upload_that_the_registry_forgets_begins_anew_and_in_the_end_is_given_up() 
 }
 
 #[test]
+fn a_blob_that_the_registry_does_not_find_for_a_moment_is_waited_for() {
+    let source = Registry::serve(content(), false, |_, _, right| right);
+    let from = format!("{}/app:1", source.server.host);
+    let said = r#"{"errors":[{"code":"DIGEST_INVALID","message":"no match"},{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown"}]}"#;
+    for (status, times, want) in [(400, 2, None), (404, 1, None), (400, usize::MAX, Some("given up after"))] {
+        let unknown = move |request: &Request, n, right| match kind(request) {
+            "put manifest" if n < times => Reply::new(status, said),
+            _ => right,
+        };
+        let registry = Registry::start_with(unknown);
+        let bench = Bench::new(config());
+        bench.pull(&from).unwrap();
+        let pushed = bench.push(&from, &format!("{}/app:2", registry.server.host));
+        let as_wanted = pushed.as_ref().err().zip(want).map_or(pushed.is_ok() && want.is_none(), |(e, w)| e.contains(w));
+        assert!(as_wanted, "{status} {times}: {pushed:?}");
+    }
+}
+
+#[test]
 fn a_mount_that_is_refused_or_pretended_is_no_reason_to_fail() {
     // One that says it mounted is believed; any other answer leads to an upload.
     for status in [202, 400, 404, 405, 500] {
