@@ -54,6 +54,8 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
     db.pragma_update(None, "synchronous", "NORMAL").map_err(StoreError::index("setting synchronous"))?;
     // Not (with two syncs) by whoever closes last: a build in which nothing changed lasts milliseconds. See `fold_log`.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(StoreError::index("setting up the log"))?;
+    // Else SQLite compiles a statement anew at each new value of a parameter that its plan could depend on.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(StoreError::index("setting up the statements"))?;
     db.set_prepared_statement_cache_capacity(64);
     Ok(db)
 }

@@ -1,8 +1,11 @@
 //! One process's share of the store: its unfinished work, and the layers that it uses.
 //!
-//! Both hang on one lock file, `tmp/<random>.lock`, held with flock while the process lives. The kernel drops the
+//! Both hang on one lock file, `tmp/<n>.lock`, held with flock while the process lives. The kernel drops the
 //! lock however the process ends: a lock that is free marks the rest as stale, with no clock and no heartbeat.
 //! The file's lines name the layers and blobs in use; garbage collection reads those of every live session.
+//!
+//! An empty lock file that nobody holds is no leftover: it waits for the next session. On a file system that has just
+//! deleted much, making a file costs more than all else that a build without changes does.
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -36,11 +39,36 @@ impl Ending {
     }
 }
 
+/// How many lock files stay for later sessions.
+const KEPT: usize = 16;
+
+/// What the lock file of a session that has ended stands for.
+enum State {
+    /// Nothing: the session ended well.
+    Idle,
+    /// Names of what the session used.
+    Named,
+    /// Work that it left unfinished.
+    Unfinished,
+}
+
+/// Looks at a lock file that nobody else holds; `dir`: the session's directory.
+fn state(dir: &Path, lock: &File) -> std::io::Result<State> {
+    match std::fs::symlink_metadata(dir) {
+        Ok(_) => Ok(State::Unfinished),
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        Err(_) if lock.metadata()?.len() == 0 => Ok(State::Idle),
+        Err(_) => Ok(State::Named),
+    }
+}
+
 /// The session of one open store; made by the first need.
 pub(super) struct Session {
     /// Made by the first need.
     dir: PathBuf,
     has_dir: bool,
+    /// Whether the lock file stays for the next session.
+    is_kept: bool,
     lock_path: PathBuf,
     lock: File,
     next: u64,
@@ -54,36 +82,50 @@ pub(super) struct Session {
 
 impl Session {
     fn begin(root: &Path, ending: Ending) -> Result<Self> {
+        let mut n = 0_usize;
         loop {
-            let name = random_name(root)?;
-            let dir = root.join("tmp").join(&name);
-            let lock_path = root.join("tmp").join(format!("{name}.lock"));
+            let dir = root.join("tmp").join(n.to_string());
+            let lock_path = dir.with_extension("lock");
             let lock = OpenOptions::new()
                 .read(true)
                 .append(true)
-                .create_new(true)
+                .create(true)
                 .mode(0o600)
                 .open(&lock_path)
                 .map_err(StoreError::io("making", &lock_path))?;
-            // A process that reclaims may have seen the file before it was locked: then it is its to remove.
-            let ours = match lock.try_lock() {
-                Ok(()) => lock.metadata().map_err(StoreError::io("looking at", &lock_path))?.nlink() == 1,
-                Err(TryLockError::WouldBlock) => false,
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    n += 1;
+                    continue;
+                }
                 Err(TryLockError::Error(e)) => return Err(StoreError::io("locking", &lock_path)(e)),
-            };
-            if ours {
-                return Ok(Self {
-                    dir,
-                    has_dir: false,
-                    lock_path,
-                    lock,
-                    next: 0,
-                    held: HashSet::new(),
-                    gathered: None,
-                    in_place: HashSet::new(),
-                    ending,
-                });
             }
+            // A process that reclaims may have removed the file before it was locked.
+            if lock.metadata().map_err(StoreError::io("looking at", &lock_path))?.nlink() == 0 {
+                continue;
+            }
+            match state(&dir, &lock).map_err(StoreError::io("looking at", &dir))? {
+                State::Idle => {}
+                // The leftovers are removed by the next process that opens the store.
+                State::Unfinished => {
+                    n += 1;
+                    continue;
+                }
+                State::Named => lock.set_len(0).map_err(StoreError::io("emptying", &lock_path))?,
+            }
+            return Ok(Self {
+                dir,
+                has_dir: false,
+                is_kept: n < KEPT,
+                lock_path,
+                lock,
+                next: 0,
+                held: HashSet::new(),
+                gathered: None,
+                in_place: HashSet::new(),
+                ending,
+            });
         }
     }
 
@@ -105,9 +147,10 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // What can't be removed now is reclaimed by the next process: the lock is free then.
-        if !self.has_dir || remove_unless(&self.dir, &|| self.ending.is_over()).is_ok_and(|all| all) {
-            let _ = std::fs::remove_file(&self.lock_path);
+        if self.has_dir && !remove_unless(&self.dir, &|| self.ending.is_over()).is_ok_and(|all| all) {
+            return;
         }
+        let _ = if self.is_kept { self.lock.set_len(0) } else { std::fs::remove_file(&self.lock_path) };
     }
 }
 
@@ -260,7 +303,7 @@ pub(super) fn reclaim_stale(root: &Path) -> Result<usize> {
     let mut reclaimed = 0;
     for path in lock_files(root)? {
         let Some(file) = open_lock(&path)? else { continue };
-        if file.try_lock().is_ok() && remove(&path.with_extension("")).is_ok() {
+        if file.try_lock().is_ok() && is_left(&path, &file)? && remove(&path.with_extension("")).is_ok() {
             let _ = std::fs::remove_file(&path);
             reclaimed += 1;
         }
@@ -274,11 +317,18 @@ pub(super) fn stale(root: &Path) -> Result<Vec<PathBuf>> {
     for path in lock_files(root)? {
         if let Some(file) = open_lock(&path)?
             && file.try_lock_shared().is_ok()
+            && is_left(&path, &file)?
         {
             found.push(path);
         }
     }
     Ok(found)
+}
+
+/// Returns whether a lock file that no process holds is of a session that did not end well.
+fn is_left(path: &Path, lock: &File) -> Result<bool> {
+    let state = state(&path.with_extension(""), lock).map_err(StoreError::io("looking at", path))?;
+    Ok(!matches!(state, State::Idle))
 }
 
 fn lock_files(root: &Path) -> Result<Vec<PathBuf>> {
@@ -316,11 +366,4 @@ fn remove_unless(path: &Path, give_up: &dyn Fn() -> bool) -> Result<bool> {
 fn push_line(lines: &mut String, name: &str) {
     lines.push_str(name);
     lines.push('\n');
-}
-
-fn random_name(root: &Path) -> Result<String> {
-    let mut bytes = [0_u8; 8];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(StoreError::os("naming unfinished work in", root))?;
-    Ok(format!("{:016x}", u64::from_le_bytes(bytes)))
 }

@@ -63,7 +63,41 @@ fn an_interrupted_process_tidies_up_what_is_little() {
     std::fs::write(staged.path().join("f"), "").unwrap();
     let tmp = store.root().join("tmp");
     drop((staged, store));
-    assert_eq!(std::fs::read_dir(tmp).unwrap().count(), 0);
+    assert_eq!(listed(&tmp), ["0.lock"]);
+}
+
+fn listed(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_lock_file_serves_one_session_after_the_other_and_never_two() {
+    let dir = tempfile::tempdir().unwrap();
+    let tmp = open(dir.path()).root().join("tmp");
+    let layer = LayerId::Content(content(7));
+    let lock = |n: u8| tmp.join(format!("{n}.lock"));
+    for _ in 0..3 {
+        let (one, two) = (open(dir.path()), open(dir.path()));
+        one.hold(&[layer]).unwrap();
+        two.hold(&[layer]).unwrap();
+        assert_eq!(listed(&tmp), ["0.lock", "1.lock"]);
+        assert_eq!(std::fs::read_to_string(lock(1)).unwrap(), format!("{layer}\n"));
+        assert!(one.held(false).unwrap().contains(&layer.to_string()));
+        drop((one, two));
+        assert_eq!((std::fs::read(lock(0)).unwrap(), std::fs::read(lock(1)).unwrap()), (vec![], vec![]));
+    }
+    // What killed processes leave: names only, and unfinished work.
+    std::fs::write(lock(0), "content-0\n").unwrap();
+    std::fs::write(lock(1), "").unwrap();
+    std::fs::create_dir(tmp.join("1")).unwrap();
+    let (one, two) = (open(dir.path()), open(dir.path()));
+    assert_eq!(listed(&tmp), Vec::<String>::new(), "reclaimed");
+    one.hold(&[layer]).unwrap();
+    std::fs::create_dir(tmp.join("1")).unwrap();
+    two.hold(&[layer]).unwrap();
+    assert_eq!(listed(&tmp), ["0.lock", "1", "1.lock", "2.lock"], "the next process removes it, with its lock file");
 }
 
 #[test]

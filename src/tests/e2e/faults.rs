@@ -38,7 +38,7 @@ fn signals_end_a_build_soon_and_nothing_stays() {
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         assert_eq!(processes(&w.path("store")), Vec::<String>::new());
         assert_eq!(mounts(&w), before);
-        assert_eq!(std::fs::read_dir(w.path("store/tmp")).unwrap().count(), 0);
+        assert_eq!(w.unfinished(), Vec::<String>::new());
         w.ply(&["fsck"]).ok();
     }
 }
@@ -113,7 +113,7 @@ fn privileged_a_full_disk_is_an_error_with_advice_and_the_store_stays_whole() {
         }
         let text = format!("FROM base\nCOPY big /big\n{then}");
         w.file("Dockerfile", &text).build(&[]).fails(1).says("No space left on device").says("ply prune");
-        assert_eq!(std::fs::read_dir(store.join("tmp")).unwrap().count(), 0, "{options}");
+        assert_eq!(w.unfinished(), Vec::<String>::new(), "{options}");
         w.ply(&["fsck"]).ok();
         w.image("FROM base\nRUN echo small > /small\n").ok();
         assert_eq!(w.out(&["cat", "/small"]), "small\n", "{options}");
@@ -149,7 +149,7 @@ fn a_signal_ends_an_import_and_nothing_stays() {
     assert_eq!(child.wait().unwrap().code(), Some(143));
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     feeder.join().unwrap();
-    assert_eq!(std::fs::read_dir(blobs).unwrap().count(), 0);
+    assert_eq!(w.unfinished(), Vec::<String>::new());
     w.ply(&["fsck"]).ok();
     assert_eq!(w.ply(&["images", "-q"]).ok().stdout, "");
 }
@@ -182,7 +182,7 @@ fn a_signal_ends_the_digesting_of_what_is_big() {
         kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(130));
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
-        assert_eq!(std::fs::read_dir(w.path("store/tmp")).unwrap().count(), 0);
+        assert_eq!(w.unfinished(), Vec::<String>::new());
         w.ply(&["fsck"]).ok();
     }
 }
@@ -201,7 +201,7 @@ fn a_signal_ends_the_wait_for_standard_input() {
         }
         kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(143), "{args:?}");
-        assert_eq!(std::fs::read_dir(w.path("store/tmp")).unwrap().count(), 0);
+        assert_eq!(w.unfinished(), Vec::<String>::new());
     }
 }
 

@@ -96,6 +96,13 @@ impl World {
         self.dir.path().join(name)
     }
 
+    /// Returns the unfinished work in the store: all but the empty lock files that wait for the next session.
+    fn unfinished(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path("store/tmp")).unwrap().map(|e| e.unwrap());
+        let names = entries.map(|e| (e.file_name().into_string().unwrap(), e.metadata().unwrap().len()));
+        names.filter(|(name, size)| !name.ends_with(".lock") || *size > 0).map(|(name, _)| name).collect()
+    }
+
     /// Writes a file of the context.
     fn file(&self, name: &str, text: &str) -> &Self {
         let path = self.path("ctx").join(name);
