@@ -22,7 +22,7 @@ fn copy(op: &CopyOp, tree: &SourceTree, dest: &Path, writing: Writing) -> Deferr
 /// Returns the tar and its digests, times clamped: directories on the way are made now.
 fn tar(deferred: &Deferred, tree: &SourceTree, dest: &Path) -> Result<(Vec<u8>, LayerDigests), LayerError> {
     let root = Root::open(dest).unwrap().into_fd();
-    let changes = deferred.complete(diff::changes(&root).unwrap());
+    let changes = deferred.complete(diff::changes(&root).unwrap())?;
     let mut out = Vec::new();
     let write = |files: &mut dyn FileBytes| layer::write_files_and_digest(&changes, files, Some(1), &mut out);
     let digests = deferred.reading(tree, root.as_fd(), &CancelToken::new(), write)?;
