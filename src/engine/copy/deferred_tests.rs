@@ -19,6 +19,17 @@ fn copy(op: &CopyOp, tree: &SourceTree, dest: &Path, writing: Writing) -> Deferr
     execute(op, Some((tree, &selection)), &mut [], &root, &context(&root, &cancel, writing)).unwrap()
 }
 
+/// Returns the times of the files in the tar.
+fn times(deferred: &Deferred, dest: &Path) -> Vec<(Vec<u8>, Time)> {
+    let root = Root::open(dest).unwrap().into_fd();
+    let changes = deferred.complete(diff::changes(&root).unwrap()).unwrap();
+    let file = |entry: diff::Entry| match entry.change {
+        Change::Upsert(node) if node.kind != NodeKind::Directory => Some((entry.path, node.mtime)),
+        _ => None,
+    };
+    changes.entries.into_iter().filter_map(file).filter(|(path, _)| !path.starts_with(b"old/")).collect()
+}
+
 /// Returns the tar and its digests, times clamped: directories on the way are made now.
 fn tar(deferred: &Deferred, tree: &SourceTree, dest: &Path) -> Result<(Vec<u8>, LayerDigests), LayerError> {
     let root = Root::open(dest).unwrap().into_fd();
@@ -120,6 +131,7 @@ fn a_completed_copy_is_the_same_layer_as_one_that_wrote_all() {
         assert_eq!(!deferred.is_empty(), leaves_out, "{op:?}");
         let got = tar(&deferred, &tree, some.path()).unwrap();
         assert_eq!(got.1, want.1, "{op:?}");
+        assert_eq!(times(&deferred, some.path()), times(&written, all.path()), "{op:?}");
         assert!(got.0 == want.0, "{op:?}");
     }
 }

@@ -152,15 +152,20 @@ fn a_big_file_is_packed_into_the_layer_that_a_written_one_is() {
         ("ADD bag /opt/x/", true),
         ("COPY <<here bag /opt/x/\ntext\nhere", true),
     ];
-    let tree = format!("type=local,dest={}", w.path("tree").display());
+    let build = |store: &str, args: &[&str]| {
+        let args = [&["-t", "t"], args].concat();
+        Done::from(w.build_command(&args).env("PLY_STORE", w.path(store)).output().unwrap()).ok();
+    };
+    // Under a clamp all is written; what is packed already is unpacked for it. Directories were made at other times.
+    let clamped = ["--build-arg", "SOURCE_DATE_EPOCH=1"];
     for (step, packed) in cases {
         w.file("Dockerfile", &format!("{old}FROM old\n{step}\n"));
-        for (store, out) in [("packed", &[][..]), ("written", &["-o", "type=image", "-o", &tree])] {
-            let args = [&["-t", "t"], out].concat();
-            Done::from(w.build_command(&args).env("PLY_STORE", w.path(store)).output().unwrap()).ok();
-        }
+        build("packed", &[]);
+        assert_eq!(last_is_packed(&w, "packed"), packed, "{step}");
+        build("packed", &clamped);
+        build("written", &clamped);
+        assert!(!last_is_packed(&w, "written"), "{step}");
         assert_eq!(layers_in(&w, "packed"), layers_in(&w, "written"), "{step}");
-        assert_eq!((last_is_packed(&w, "packed"), last_is_packed(&w, "written")), (packed, false), "{step}");
     }
     let fsck: Done = w.command(&["fsck", "--deep"]).env("PLY_STORE", w.path("packed")).output().unwrap().into();
     fsck.ok();
