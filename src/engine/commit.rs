@@ -82,7 +82,7 @@ impl Build<'_> {
         let store = self.engine.store;
         let failed = |e: &(dyn std::error::Error + 'static)| self.failed(id, KEEPING, e);
         let written = open(dir).map_err(|e| failed(&e))?;
-        let changes = files.deferred.complete(diff::changes(&written).map_err(|e| failed(&e))?);
+        let changes = files.deferred.complete(diff::changes(&written).map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
         let mut tar = store.new_blob().map_err(|e| failed(&e))?;
         let write = |bytes: &mut dyn FileBytes| layer::write_files_and_digest(&changes, bytes, None, &mut tar);
         let digests = files.deferred.reading(&files.tree, written.as_fd(), &self.engine.cancel, write).map_err(|e| failed(&e))?;

@@ -1,7 +1,7 @@
 //! COPY, ADD and WORKDIR: the caller's side of [`super::copy`].
 
 use crate::address::{self, CheckoutTime};
-use crate::context::{Context, ContextError, Hashing, Selection, SourceTree};
+use crate::context::{Context, ContextError, Hashing, Node, Selection, SourceTree};
 use crate::dockerfile::source::Diagnostic;
 use crate::graph::{CopyOp, CopySource, FileTree, MkdirOp, NodeId, order};
 use crate::path::{Root, Time};
@@ -14,8 +14,10 @@ use super::error::{BuildError, chain};
 use super::request::Output;
 use super::session::Build;
 
-/// A copy of fewer entries becomes a directory: there is nothing to win, and its files keep their times to the nanosecond.
+/// A copy of fewer entries and bytes becomes a directory: there is nothing to win, and its files keep their times to the
+/// nanosecond.
 const PACKED_ENTRIES: usize = 200;
+const PACKED_BYTES: u64 = 16 << 20;
 
 /// What a copy has not written.
 pub(super) struct Unwritten {
@@ -54,10 +56,7 @@ impl Build<'_> {
             ownership: self.engine.ownership,
             now: self.time_of_new_files(),
             cancel: &self.engine.cancel,
-            writing: match selection {
-                Some(selection) if self.stays_packed(id, op, selection) => Writing::Deferring,
-                _ => Writing::Everything,
-            },
+            writing: selection.map_or(Writing::Everything, |selection| self.writing(id, op, selection)),
         };
         let mut checkouts = Vec::new();
         let mut fetched = self.fetch(op, &mut checkouts)?;
@@ -66,18 +65,32 @@ impl Build<'_> {
         Ok(tree.map(|tree| Unwritten { tree: tree.files().clone(), deferred }))
     }
 
-    /// Whether a copy's layer can stay a tar: it has enough files for that to matter, and nobody in this build looks at them.
+    /// Whether a copy's layer can stay a tar: it has enough files or bytes for that to matter, and nobody in this build looks
+    /// at them.
     ///
     /// A copy under a clamp becomes a directory: its tar has the clamp's times, and the next build may have another.
-    fn stays_packed(&self, id: NodeId, op: &CopyOp, selection: &Selection) -> bool {
-        let [source] = selection.sources.as_slice() else { return false };
-        let plain = op.sources.len() == 1 && matches!(op.from, FileTree::Context(_)) && self.epoch.is_none();
+    fn writing(&self, id: NodeId, op: &CopyOp, selection: &Selection) -> Writing {
         let looked_at = || {
             let nodes = self.graph.nodes.iter().zip(&self.needed).filter(|(_, needed)| **needed);
             let by_step = nodes.flat_map(|(node, _)| order::dependencies(node)).any(|d| d == id);
             by_step || self.request.outputs.iter().any(|o| matches!(o, Output::Tar(..) | Output::Local(..)))
         };
-        plain && source.directory && source.entries.len() >= PACKED_ENTRIES && !looked_at()
+        let one = selection.sources.len() == 1 && op.sources.len() == 1;
+        // What ADD unpacks or fetches goes its own ways.
+        let plain = one || (op.add.is_none() && op.sources.iter().all(|s| matches!(s, CopySource::Path(..) | CopySource::Inline(..))));
+        if !plain || !matches!(op.from, FileTree::Context(_)) || self.epoch.is_some() {
+            return Writing::Everything;
+        }
+        let entries = || selection.sources.iter().flat_map(|source| &source.entries);
+        let many = one && entries().count() >= PACKED_ENTRIES;
+        let big =
+            || entries().filter(|e| matches!(e.node, Node::File(_))).map(|e| e.stamp.size).fold(0, u64::saturating_add) >= PACKED_BYTES;
+        match many || big() {
+            true if looked_at() => Writing::Everything,
+            true if one => Writing::Deferring,
+            true => Writing::DeferringBig,
+            false => Writing::Everything,
+        }
     }
 
     /// Fetches a step's remote sources; checkouts live as long as `checkouts`.

@@ -1,13 +1,16 @@
 //! Files of a copy that are not written into the layer's directory: its tar takes them straight from the source tree.
 //!
 //! A COPY that no later step looks at (the usual last one: `COPY . .`) then costs no inode a file, and each byte is
-//! written once. Only what lands where nothing can be is left out: in directories that the same copy made, of a step
-//! with one source. So nothing is replaced, merged or compared, and the layer is the same, byte for byte.
+//! written once. The layer is the same, byte for byte, as nothing that is left out is ever replaced, merged or compared:
+//!
+//! - what lands where nothing can be, in directories that the same copy made, of a step with one source, is left out;
+//! - elsewhere a big file is an empty one in the layer's directory that has everything but its bytes. It stands in for the
+//!   file in whatever comes in between (other sources, the reduction to a change); its size and bytes come at the end.
 //!
 //! What a newcomer would get wrong: these files are read when the tar is written, after the step's key was made. Each
 //! is checked then as [`super::file`] checks it: by its stamp before and after, or by its digest.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -22,6 +25,8 @@ use crate::engine::cancel::CancelToken;
 use crate::layer::{DirectoryFiles, FileBytes, LayerError};
 use crate::path::{Attributes, Meta, printable, split};
 use crate::snapshot::diff::{self, Change, ChangeSet, NodeKind};
+
+use super::file::has_holes;
 
 /// Files up to this size are read ahead, several at once.
 const SMALL_BYTES: u64 = 1 << 20;
@@ -38,6 +43,8 @@ const CHUNK: usize = 256 * 1024;
 pub struct Deferred {
     nodes: Vec<diff::Entry>,
     files: Vec<DeferredFile>,
+    /// Files that an empty one stands in for, by their path in the image, until all is copied.
+    stand_ins: BTreeMap<Vec<u8>, DeferredFile>,
 }
 
 /// A file that was left out.
@@ -48,23 +55,36 @@ struct DeferredFile {
     stamp: Stamp,
     settled: bool,
     digest: ContentDigest,
+    /// The layer's directory has an empty file for it.
+    stands_in: bool,
 }
 
 impl Deferred {
     /// Whether nothing was left out.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.nodes.is_empty() && self.files.is_empty()
     }
 
     /// Takes a file or link in, if it is one of the plain kind.
-    pub(super) fn take(&mut self, entry: &Entry, attributes: &Attributes, in_tree: &[u8], in_image: &[u8]) -> bool {
+    pub(super) fn take(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        entry: &Entry,
+        attributes: &Attributes,
+        in_tree: &[u8],
+        in_image: &[u8],
+    ) -> bool {
         let (kind, mode) = match &entry.node {
             // Attributes may not be what they were once they are written: the file system has a say.
             _ if !entry.xattrs.is_empty() || entry.hard_link.is_some() => return false,
             context::Node::File(digest) => {
-                let (stamp, settled) = (entry.stamp, entry.settled);
-                let (in_image, in_tree) = (in_image.to_vec(), in_tree.to_vec());
-                self.files.push(DeferredFile { in_image, in_tree, stamp, settled, digest: *digest });
+                let file = DeferredFile::new(entry, *digest, in_tree, in_image);
+                // Who can't be opened says so when it is put down.
+                if !file.is_small() && open_file(dir, name).is_ok_and(|(open, _)| has_holes(&open, file.stamp.size)) {
+                    return false;
+                }
+                self.files.push(file);
                 (NodeKind::File { size_bytes: entry.stamp.size }, attributes.mode.unwrap_or(entry.mode))
             }
             context::Node::Symlink(target) => (NodeKind::Symlink { target: target.clone() }, 0o777),
@@ -76,13 +96,50 @@ impl Deferred {
         true
     }
 
+    /// Takes in a file whose place an empty one has, if it is big: `open`, with stamp `found`.
+    ///
+    /// A file with holes stays one in the layer's directory; a tar has none.
+    pub(super) fn stand_in(&mut self, open: &File, found: &Stamp, entry: &Entry, in_tree: &[u8], in_image: &[u8]) -> bool {
+        let context::Node::File(digest) = entry.node else { return false };
+        let file = DeferredFile { stands_in: true, ..DeferredFile::new(entry, digest, in_tree, in_image) };
+        let takes = !file.is_small() && found.same_content(&entry.stamp) && !has_holes(open, found.size);
+        if takes {
+            self.stand_ins.insert(in_image.to_vec(), file);
+        }
+        takes
+    }
+
+    /// Another file took the place of what stood in for one.
+    pub(super) fn forget(&mut self, in_image: &[u8]) {
+        self.stand_ins.remove(in_image);
+    }
+
+    /// All is copied: puts the files into the order of the change set.
+    pub(super) fn finish(mut self) -> Self {
+        self.files.extend(std::mem::take(&mut self.stand_ins).into_values());
+        self.files.sort_by(|a, b| diff::compare_paths(&a.in_image, &b.in_image));
+        self
+    }
+
     /// Returns the whole change set: `written` is what the layer's directory has.
-    pub fn complete(&self, written: ChangeSet) -> ChangeSet {
+    ///
+    /// # Errors
+    /// [`LayerError::Changed`] when the empty file that stands in for one is not there.
+    pub fn complete(&self, written: ChangeSet) -> Result<ChangeSet, LayerError> {
         let mut entries = written.entries;
         entries.extend(self.nodes.iter().cloned());
         // Stable: a directory's entry stays before its opaque mark.
         entries.sort_by(|a, b| diff::compare_paths(&a.path, &b.path));
-        ChangeSet { entries }
+        let mut stand_ins = self.files.iter().filter(|file| file.stands_in).peekable();
+        for entry in &mut entries {
+            if let Change::Upsert(node) = &mut entry.change
+                && let NodeKind::File { size_bytes: size_bytes @ 0 } = &mut node.kind
+                && let Some(file) = stand_ins.next_if(|file| file.in_image == entry.path)
+            {
+                *size_bytes = file.stamp.size;
+            }
+        }
+        stand_ins.next().map_or(Ok(ChangeSet { entries }), |lost| Err(lost.changed()))
     }
 
     /// Lets `work` read all files of the complete change set, once and in its order: those left out come from `tree`,
@@ -110,7 +167,8 @@ impl Deferred {
                 }
             });
             let written = DirectoryFiles::new(written, b"")?;
-            let mut files = Ahead { next: self.files.iter(), tree, written, windows, read: VecDeque::new(), buffer: vec![0; CHUNK] };
+            let mut files =
+                Ahead { next: self.files.iter(), tree, written, cancel, windows, read: VecDeque::new(), buffer: vec![0; CHUNK] };
             let done = work(&mut files)?;
             // Empty files at the end: nobody asked for their bytes, but they are looked at like all others.
             while let Some(file) = files.next.next() {
@@ -175,6 +233,11 @@ impl Place<'_> {
 }
 
 impl DeferredFile {
+    fn new(entry: &Entry, digest: ContentDigest, in_tree: &[u8], in_image: &[u8]) -> Self {
+        let (in_image, in_tree) = (in_image.to_vec(), in_tree.to_vec());
+        Self { in_image, in_tree, stamp: entry.stamp, settled: entry.settled, digest, stands_in: false }
+    }
+
     fn is_small(&self) -> bool {
         self.stamp.size <= SMALL_BYTES
     }
@@ -213,6 +276,7 @@ struct Ahead<'a> {
     next: std::slice::Iter<'a, DeferredFile>,
     tree: &'a SourceTree,
     written: DirectoryFiles,
+    cancel: &'a CancelToken,
     windows: Receiver<Window>,
     read: VecDeque<Option<Vec<u8>>>,
     buffer: Vec<u8>,
@@ -235,6 +299,9 @@ impl Ahead<'_> {
         let mut hasher = (!file.settled).then(blake3::Hasher::new);
         let mut left = file.stamp.size;
         while left > 0 {
+            if self.cancel.is_cancelled() {
+                return Err(interrupted());
+            }
             let want = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
             open.read_exact(&mut self.buffer[..want]).map_err(|e| file.failed(e))?;
             if let Some(hasher) = &mut hasher {

@@ -131,6 +131,15 @@ impl Copier {
     }
 }
 
+/// Whether a file of `size` bytes has holes; it is at its start afterwards.
+pub(super) fn has_holes(file: &File, size: u64) -> bool {
+    // Without an answer all is data.
+    let found = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(0)).is_ok_and(|at| at < size);
+    // Failing, the next read fails as well.
+    let _ = rustix::fs::seek(file, rustix::fs::SeekFrom::Start(0));
+    found
+}
+
 /// Returns the next stretch of data at or after `at`; an empty one at the end when only a hole follows.
 fn next_data(file: &File, at: u64, size: u64) -> (u64, u64) {
     let start = match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {

@@ -69,7 +69,9 @@ pub struct CopyContext<'a> {
 pub enum Writing {
     /// All.
     Everything,
-    /// Those that land where nothing can be are left to whoever writes the layer's tar.
+    /// The bytes of big ones are left to whoever writes the layer's tar.
+    DeferringBig,
+    /// So is all else that lands where nothing can be. Only for a step that has one source.
     Deferring,
 }
 
@@ -121,8 +123,8 @@ pub fn select_all(op: &CopyOp, index: usize, tree: &SourceTree, hashing: Hashing
 /// sources by their index. For `--link`, `dest` is an empty root. On an error, what was written stays: the caller
 /// throws the root's changes away.
 ///
-/// With [`Writing::Deferring`] files that need not be written are returned instead: `dest`'s changes alone are not the
-/// step's result then. Only for a step that has one source.
+/// Files that need not be written are returned unless [`Writing::Everything`] is wanted: `dest`'s changes alone are not
+/// the step's result then. Only for a step whose paths are all of one tree, and that unpacks nothing beside others.
 pub fn execute(
     op: &CopyOp,
     files: Option<(&SourceTree, &Selection)>,
@@ -146,7 +148,8 @@ pub fn execute(
             for_image: true,
             cancel: Some(context.cancel),
             copier: file::Copier::new(),
-            deferred: (context.writing == Writing::Deferring).then(Deferred::default),
+            deferred: (context.writing != Writing::Everything).then(Deferred::default),
+            whole_trees: context.writing == Writing::Deferring,
         },
     };
     for (index, source) in op.sources.iter().enumerate() {
@@ -165,7 +168,7 @@ pub fn execute(
             }
         }
     }
-    Ok(step.placer.deferred.unwrap_or_default())
+    Ok(step.placer.deferred.unwrap_or_default().finish())
 }
 
 struct Step<'a> {

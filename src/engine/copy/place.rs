@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::context::{ContextError, Entry, Node, SelectedSource, SourceTree, open_file, resolve};
+use crate::context::{ContextError, Entry, Node, SelectedSource, SourceTree, Stamp, open_file, resolve};
 use crate::path::{self, Attributes, FileKind, Ownership, PathError, Time, create_file_at, lstat_at, mknod_at, printable, split};
 
 use super::chmod::Chmod;
@@ -34,6 +34,37 @@ pub(super) struct Placer<'a> {
     pub(super) copier: Copier,
     /// Takes files in that need not be written; none: all are.
     pub(super) deferred: Option<Deferred>,
+    /// Whether it may take in all that lands where nothing can be, not just big files.
+    pub(super) whole_trees: bool,
+}
+
+/// Where a file comes from.
+#[derive(Clone, Copy)]
+struct From<'a> {
+    dir: BorrowedFd<'a>,
+    name: &'a [u8],
+    /// The whole path in the tree, for messages.
+    path: &'a [u8],
+    entry: &'a Entry,
+    /// It has one name in the selection: no other will be linked to it.
+    single: bool,
+}
+
+/// Where it goes.
+#[derive(Clone, Copy)]
+struct To<'a> {
+    dir: BorrowedFd<'a>,
+    name: &'a [u8],
+    /// The whole path in the image.
+    path: &'a [u8],
+}
+
+/// What stood where a file goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Replaced {
+    Nothing,
+    File { size_bytes: u64 },
+    Other,
 }
 
 /// A directory that is being filled.
@@ -51,7 +82,8 @@ struct Level<'a> {
 impl Placer<'_> {
     /// Puts files as they are: for what becomes part of no layer.
     pub(super) fn plain(ownership: Ownership) -> Self {
-        Self { chmod: None, owner: None, ownership, for_image: false, cancel: None, copier: Copier::new(), deferred: None }
+        let copier = Copier::new();
+        Self { chmod: None, owner: None, ownership, for_image: false, cancel: None, copier, deferred: None, whole_trees: false }
     }
 
     /// Puts a selected file at `spot`.
@@ -59,7 +91,8 @@ impl Placer<'_> {
         let Some(entry) = source.entries.first() else { return Ok(()) };
         let (parent, name) = split(&source.path).ok_or_else(|| CopyCause::Changed { path: "/".to_owned() })?;
         let from = resolve::open_directory(tree.root(), parent).map_err(|e| reading(parent, e))?;
-        self.leaf(from.as_fd(), name, &source.path, entry, spot.dir.as_fd(), &spot.name, &spot.path)
+        let from = From { dir: from.as_fd(), name, path: &source.path, entry, single: true };
+        self.leaf(from, To { dir: spot.dir.as_fd(), name: &spot.name, path: &spot.path })
     }
 
     /// Puts what a selected directory holds into the directory `to`.
@@ -77,8 +110,10 @@ impl Placer<'_> {
             let level = levels.last().expect("the first level is never left");
             let in_tree = below(&source.path, &entry.path);
             let in_image = below(&to_path, &entry.path);
-            let free = level.made && entry.node != Node::Directory && !linked.contains(&n);
-            if free && self.defer(name, entry, &in_tree, &in_image)? {
+            let from = From { dir: level.from.as_fd(), name, path: &in_tree, entry, single: !linked.contains(&n) };
+            let to = To { dir: level.to.as_fd(), name, path: &in_image };
+            let free = level.made && entry.node != Node::Directory && from.single;
+            if free && self.defer(from, to)? {
                 continue;
             }
             if entry.node == Node::Directory {
@@ -86,11 +121,11 @@ impl Placer<'_> {
                 levels.push(next);
             } else if let Some(first) = entry.hard_link.map(|i| &source.entries[i]) {
                 let top = levels[0].to.as_fd();
-                if !self.link(top, &first.path, level.to.as_fd(), name, &in_image)? {
-                    self.leaf(level.from.as_fd(), name, &in_tree, entry, level.to.as_fd(), name, &in_image)?;
+                if !self.link(top, &first.path, to)? {
+                    self.leaf(from, to)?;
                 }
             } else {
-                self.leaf(level.from.as_fd(), name, &in_tree, entry, level.to.as_fd(), name, &in_image)?;
+                self.leaf(from, to)?;
             }
         }
         while levels.len() > 1 {
@@ -101,9 +136,14 @@ impl Placer<'_> {
     }
 
     /// Leaves a file to whoever writes the layer's tar; no: it has to be put down.
-    fn defer(&mut self, name: &[u8], entry: &Entry, in_tree: &[u8], in_image: &[u8]) -> Result<bool, CopyCause> {
+    fn defer(&mut self, from: From<'_>, to: To<'_>) -> Result<bool, CopyCause> {
+        if !self.whole_trees {
+            return Ok(false);
+        }
         let Some(mut deferred) = self.deferred.take() else { return Ok(false) };
-        let taken = self.check_name(name, in_image).map(|()| deferred.take(entry, &self.attributes(entry), in_tree, in_image));
+        let attributes = self.attributes(from.entry);
+        let taken =
+            self.check_name(to.name, to.path).map(|()| deferred.take(from.dir, from.name, from.entry, &attributes, from.path, to.path));
         self.deferred = Some(deferred);
         taken
     }
@@ -134,32 +174,26 @@ impl Placer<'_> {
     }
 
     /// Puts anything that is no directory.
-    #[allow(clippy::too_many_arguments, reason = "a place to read and a place to write, each with its name for messages")]
-    fn leaf(
-        &mut self,
-        from: BorrowedFd<'_>,
-        from_name: &[u8],
-        in_tree: &[u8],
-        entry: &Entry,
-        to: BorrowedFd<'_>,
-        name: &[u8],
-        in_image: &[u8],
-    ) -> Result<(), CopyCause> {
+    fn leaf(&mut self, from: From<'_>, to: To<'_>) -> Result<(), CopyCause> {
+        let (name, in_image, entry) = (to.name, to.path, from.entry);
         self.check_name(name, in_image)?;
         if self.cancel.is_some_and(CancelToken::is_cancelled) {
             return Err(writing("creating", in_image, Errno::CANCELED));
         }
-        clear(to, name, in_image)?;
+        let replaced = self.clear(to)?;
+        let to = to.dir;
         let made = match &entry.node {
             Node::Directory => return Ok(()),
             Node::File(_) => {
-                let (mut source, stamp) = open_file(from, from_name).map_err(|e| reading(in_tree, e))?;
+                let (mut source, stamp) = open_file(from.dir, from.name).map_err(|e| reading(from.path, e))?;
                 let mut file = create_file_at(to, name, 0o600).map_err(|e| writing("creating", in_image, e))?;
-                self.copier.bytes(&mut source, &stamp, &mut file, entry).map_err(|fault| match fault {
-                    Fault::Changed => CopyCause::Changed { path: printable(in_tree) },
-                    Fault::Read(e) => CopyCause::Io { action: "reading", path: printable(in_tree), source: e },
-                    Fault::Write(e) => CopyCause::Io { action: "writing", path: printable(in_image), source: e },
-                })?;
+                if !self.stands_in(from, &source, &stamp, replaced, in_image) {
+                    self.copier.bytes(&mut source, &stamp, &mut file, entry).map_err(|fault| match fault {
+                        Fault::Changed => CopyCause::Changed { path: printable(from.path) },
+                        Fault::Read(e) => CopyCause::Io { action: "reading", path: printable(from.path), source: e },
+                        Fault::Write(e) => CopyCause::Io { action: "writing", path: printable(in_image), source: e },
+                    })?;
+                }
                 OwnedFd::from(file)
             }
             Node::Symlink(target) => {
@@ -178,10 +212,23 @@ impl Placer<'_> {
         Ok(())
     }
 
+    /// Leaves a big file's bytes to whoever writes the layer's tar: the empty file, with all else that it shall have,
+    /// stands for it. No: the bytes have to be copied.
+    ///
+    /// A file that the layers below have with the same size is compared with ours when the step is done, so ours must be
+    /// there, and an empty one would be taken for an empty one.
+    fn stands_in(&mut self, from: From<'_>, open: &File, found: &Stamp, replaced: Replaced, in_image: &[u8]) -> bool {
+        let comparable = matches!(replaced, Replaced::File { size_bytes } if size_bytes == 0 || size_bytes == found.size);
+        match &mut self.deferred {
+            Some(deferred) if from.single && !comparable => deferred.stand_in(open, found, from.entry, from.path, in_image),
+            _ => false,
+        }
+    }
+
     /// Puts a file that the caller holds: a heredoc, a download.
     pub(super) fn file(&mut self, content: &mut dyn std::io::Read, mode: u32, mtime: Time, spot: &Spot) -> Result<(), CopyCause> {
         self.check_name(&spot.name, &spot.path)?;
-        clear(spot.dir.as_fd(), &spot.name, &spot.path)?;
+        self.clear(To { dir: spot.dir.as_fd(), name: &spot.name, path: &spot.path })?;
         let mut file: File = create_file_at(&spot.dir, &spot.name, 0o600).map_err(|e| writing("creating", &spot.path, e))?;
         std::io::copy(content, &mut file).map_err(|source| CopyCause::Io { action: "writing", path: printable(&spot.path), source })?;
         let (uid, gid) = self.owner.unwrap_or((0, 0));
@@ -192,16 +239,36 @@ impl Placer<'_> {
     }
 
     /// Links a file to one that was put before; no: it has as many names as the file system allows.
-    fn link(&self, top: BorrowedFd<'_>, first: &[u8], to: BorrowedFd<'_>, name: &[u8], in_image: &[u8]) -> Result<bool, CopyCause> {
+    fn link(&mut self, top: BorrowedFd<'_>, first: &[u8], to: To<'_>) -> Result<bool, CopyCause> {
+        let (name, in_image) = (to.name, to.path);
         self.check_name(name, in_image)?;
-        clear(to, name, in_image)?;
+        self.clear(to)?;
         let (parent, first_name) = split(first).ok_or_else(|| CopyCause::Changed { path: printable(first) })?;
         let from = resolve::open_directory(top, parent).map_err(|e| writing("opening directory", in_image, e))?;
-        match rustix::fs::linkat(&from, first_name, to, name, AtFlags::empty()) {
+        match rustix::fs::linkat(&from, first_name, to.dir, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::MLINK) => Ok(false),
             Err(e) => Err(writing("creating hard link", in_image, e)),
         }
+    }
+
+    /// Removes the file or link that is to be replaced, and says what it was.
+    fn clear(&mut self, to: To<'_>) -> Result<Replaced, CopyCause> {
+        let stat = match lstat_at(to.dir, to.name) {
+            Err(Errno::NOENT) => return Ok(Replaced::Nothing),
+            Err(e) => return Err(writing("examining", to.path, e)),
+            Ok(stat) => stat,
+        };
+        let replaced = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => return Err(CopyCause::FileOverDirectory { path: printable(to.path) }),
+            FileType::RegularFile => Replaced::File { size_bytes: stat.st_size.cast_unsigned() },
+            _ => Replaced::Other,
+        };
+        rustix::fs::unlinkat(to.dir, to.name, AtFlags::empty()).map_err(|e| writing("removing", to.path, e))?;
+        if let Some(deferred) = &mut self.deferred {
+            deferred.forget(to.path);
+        }
+        Ok(replaced)
     }
 
     fn check_name(&self, name: &[u8], in_image: &[u8]) -> Result<(), CopyCause> {
@@ -218,18 +285,6 @@ impl Placer<'_> {
             _ => Some(self.chmod.map_or(entry.mode, |c| c.apply(entry.mode, entry.node == Node::Directory))),
         };
         Attributes { uid, gid, mode, mtime: Some(entry.mtime), xattrs: entry.xattrs.clone() }
-    }
-}
-
-/// Removes the file or link that is to be replaced.
-fn clear(dir: BorrowedFd<'_>, name: &[u8], in_image: &[u8]) -> Result<(), CopyCause> {
-    match lstat_at(dir, name) {
-        Err(Errno::NOENT) => Ok(()),
-        Err(e) => Err(writing("examining", in_image, e)),
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-            Err(CopyCause::FileOverDirectory { path: printable(in_image) })
-        }
-        Ok(_) => rustix::fs::unlinkat(dir, name, AtFlags::empty()).map_err(|e| writing("removing", in_image, e)),
     }
 }
 

@@ -22,7 +22,8 @@ pub(super) enum Sink<'a> {
     Stdout(&'a mut dyn Write),
 }
 
-const BUFFER_BYTES: usize = 1 << 20;
+/// For headers and padding; a blob's pieces are bigger and go past it.
+const BUFFER_BYTES: usize = 64 << 10;
 
 impl<'a> Sink<'a> {
     pub(super) fn open(destination: &Destination, stdout: &'a mut dyn Write) -> Result<Self, ExportError> {

@@ -4,25 +4,21 @@
 //! it; Docker 20.10 and podman read the former. Entries are sorted by name and have no times, so the archive's
 //! bytes follow from the image alone.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
-use std::sync::mpsc::{channel, sync_channel};
 
 use super::bundle::Bundle;
 use super::destination::Sink;
+use super::verified::{self, Fault};
 use super::{ExportError, Exported, Exporter, FinishedImage};
 use crate::digest::Digest;
 use crate::engine::request::{ArchiveOutput, Destination};
-use crate::engine::sources::{BlobRef, open_blob};
+use crate::engine::sources::{BlobRef, open_unverified};
 use crate::fsio::{self, Durability};
 use crate::image::archive as docker;
 use crate::image::layout as documents;
 use crate::image::manifest::{Descriptor, Index, media};
 use crate::image::reference::Reference;
-
-const CHUNK_BYTES: usize = 256 << 10;
-/// Chunks between reading and writing.
-const IN_FLIGHT: usize = 4;
 
 /// One file of the layout.
 enum Content<'a> {
@@ -116,39 +112,18 @@ impl Exporter<'_> {
         out.write_all(&[0; 1024]).map_err(failed)
     }
 
-    /// Reads a file's content through; the end of a blob is reached only when it is the right one.
+    /// Passes a file's content on; a blob's is the right one only when this succeeds.
     fn copy(&self, content: &Content<'_>, dest: &str, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<(), ExportError> {
         let failed = |source| ExportError::Write { dest: dest.into(), source };
         let blob = match content {
             Content::Bytes(bytes) => return take(bytes).map_err(failed),
             Content::Blob(blob) => blob,
         };
-        let digest = blob.descriptor.digest;
-        let unreadable = |source| ExportError::Blob { digest, source };
-        let mut reader = open_blob(self.store, blob).map_err(|e| unreadable(Box::new(e)))?;
-        // Reading hashes, which takes as long as writing: both at once.
-        std::thread::scope(|scope| {
-            let (full, chunks) = sync_channel(IN_FLIGHT);
-            let (give_back, empties) = channel::<Vec<u8>>();
-            scope.spawn(move || {
-                loop {
-                    let mut chunk = empties.try_recv().unwrap_or_default();
-                    chunk.resize(CHUNK_BYTES, 0);
-                    let read = read_some(&mut *reader, &mut chunk);
-                    let over = !matches!(read, Ok(n) if n > 0);
-                    // Nobody listens any more when the writing has failed.
-                    if full.send(read.map(|n| (chunk, n))).is_err() || over {
-                        return;
-                    }
-                }
-            });
-            for read in chunks {
-                let (chunk, n) = read.map_err(|source| ExportError::BlobRead { digest, source })?;
-                take(&chunk[..n]).map_err(failed)?;
-                // The reader may be done already.
-                let _ = give_back.send(chunk);
-            }
-            Ok(())
+        let Descriptor { digest, size, .. } = blob.descriptor;
+        let mut reader = open_unverified(self.store, blob).map_err(|e| ExportError::Blob { digest, source: Box::new(e) })?;
+        verified::pass(&mut *reader, digest, size, take).map_err(|fault| match fault {
+            Fault::Read(source) => ExportError::BlobRead { digest, source },
+            Fault::Take(source) => failed(source),
         })
     }
 
@@ -176,15 +151,6 @@ impl Exporter<'_> {
             fsio::write_atomic(&path.join(name), text, 0o644, Durability::Lazy).map_err(|e| failed(io::Error::other(e)))?;
         }
         Ok(())
-    }
-}
-
-fn read_some(reader: &mut dyn Read, chunk: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match reader.read(chunk) {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            other => return other,
-        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! Tests of exports: what is written is read back, by our own readers; other judges run in the end-to-end tests.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use super::*;
 use crate::digest::{DiffId, LayerId};
 use crate::engine::export::{FinishedLayer, LayerSource};
 use crate::engine::request::{Came, Compression, MediaTypes, Packing};
-use crate::engine::sources::{Policy, ResolvedImage, Silent, Sources};
+use crate::engine::sources::{Policy, ResolvedImage, Silent, Sources, open_blob};
 use crate::graph::{ImageRequest, ImageSource};
 use crate::image::config::{ImageConfig, RootFs};
 use crate::image::manifest::Document;

@@ -8,6 +8,7 @@
 //! | `push` | a registry's repository |
 //! | `several` | the same, of an index that was pulled |
 //! | `tree` | `type=tar` and `type=local` |
+//! | `verified` | a blob's bytes, hashed beside |
 //! | `destination` | a file that appears whole or not at all; standard output |
 //!
 //! Blobs that came with a base image go out byte for byte unless they are to be compressed anew. Everything else (compression, archive order, times) is
@@ -21,6 +22,7 @@ mod pack;
 mod push;
 mod several;
 mod tree;
+mod verified;
 
 use std::io;
 use std::path::PathBuf;

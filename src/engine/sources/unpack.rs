@@ -155,16 +155,21 @@ impl Sources<'_> {
 /// Opens a blob; reading it to its end verifies it.
 pub fn open_blob(store: &Store, blob: &BlobRef) -> Result<Box<dyn Read + Send>, SourceError> {
     let Descriptor { digest, size, .. } = blob.descriptor;
+    Ok(Box::new(VerifyingReader::new(open_unverified(store, blob)?, digest, size)))
+}
+
+/// Opens a blob for who hashes it while reading.
+pub fn open_unverified(store: &Store, blob: &BlobRef) -> Result<Box<dyn Read + Send>, SourceError> {
+    let Descriptor { digest, size, .. } = blob.descriptor;
     match &blob.place {
         BlobPlace::Store | BlobPlace::Repository(_) => {
             let missing = || SourceError::MissingBlob { origin: "the store".into(), what: "the blob", digest };
-            let file = store.open_blob(&digest)?.ok_or_else(missing)?;
-            Ok(Box::new(VerifyingReader::new(file, digest, size)))
+            Ok(Box::new(store.open_blob(&digest)?.ok_or_else(missing)?))
         }
         BlobPlace::File { path, offset } => {
             let mut file = File::open(path).map_err(SourceError::io(path))?;
             file.seek(SeekFrom::Start(*offset)).map_err(SourceError::io(path))?;
-            Ok(Box::new(VerifyingReader::new(file.take(size), digest, size)))
+            Ok(Box::new(file.take(size)))
         }
     }
 }

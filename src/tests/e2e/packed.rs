@@ -100,3 +100,74 @@ fn an_edit_that_keeps_size_and_time_reaches_a_packed_copy() {
     assert!(outcomes(&done)[0].contains("src/d5/f5"), "{}", done.stderr);
     assert_eq!(w.out(&["cat", "/src/d5/f5"]), "FILE 5");
 }
+
+/// Bytes from which on a single file's layer stays packed, and some.
+const BIG: usize = (16 << 20) + 5;
+
+/// Whether the store has the last layer of image `t` as a plain tar.
+fn last_is_packed(w: &World, store: &str) -> bool {
+    let layers = layers_in(w, store);
+    let last = layers.rsplit("sha256:").next().unwrap().trim_end_matches(['"', ']', '\n']);
+    w.path(store).join("blobs/sha256").join(last).exists()
+}
+
+#[test]
+fn a_big_file_is_packed_into_the_layer_that_a_written_one_is() {
+    let w = World::new();
+    for (n, name) in ["big", "bag", "d1/same", "d2/same"].into_iter().enumerate() {
+        w.file(name, &"0123456789abcdef".repeat(BIG.div_ceil(16))[n..][..BIG]);
+    }
+    w.file("small", "s").file("d2/little", "l");
+    std::fs::create_dir(w.path("ctx/links")).unwrap();
+    for name in ["one", "two"] {
+        std::fs::hard_link(w.path("ctx/bag"), w.path("ctx/links").join(name)).unwrap();
+    }
+    std::fs::File::create(w.path("ctx/sparse")).unwrap().set_len(BIG as u64).unwrap();
+    let old = "FROM base AS old\nRUN mkdir -p /opt/x && chmod 711 /opt/x && ln -s opt/x /link && ln -s /far/away /dangling && \
+        echo other > /opt/x/bag && touch /opt/x/empty && dd if=/dev/zero of=/opt/x/equal bs=1 count=1 seek=%\nCOPY big /opt/x/big\n"
+        .replace('%', &(BIG - 1).to_string());
+    // No two are the same layer: what the store has is not put there again.
+    let cases = [
+        ("COPY big /", true),
+        ("COPY big /name", true),
+        ("COPY big /opt/x/other", true),
+        ("COPY big /opt/new/", true),
+        ("COPY big /new/way/name", true),
+        ("COPY big /link/other", true),
+        ("COPY big /dangling", true),
+        ("COPY bag /opt/x/", true),
+        ("COPY bag /opt/x/empty", false),
+        ("COPY bag /opt/x/equal", false),
+        ("COPY big /opt/x/", false),
+        ("COPY --chown=3:4 --chmod=640 big /new/", true),
+        ("COPY --link big /opt/x/", true),
+        ("COPY --parents d1/same /p/", true),
+        ("COPY big small bag /opt/x", true),
+        ("COPY b* /many/", true),
+        ("COPY d*/same /many/", false),
+        ("COPY d1 d2 /opt/x/", false),
+        ("COPY d1 d2 big /many/", true),
+        ("COPY --chown=7 d2 /opt/x/", true),
+        ("COPY links /opt/x/", false),
+        ("COPY sparse /opt/x/", false),
+        ("ADD --chown=8 bag /opt/x/", true),
+        ("COPY <<here bag /opt/x/\ntext\nhere", true),
+    ];
+    let build = |store: &str, args: &[&str]| {
+        let args = [&["-t", "t"], args].concat();
+        Done::from(w.build_command(&args).env("PLY_STORE", w.path(store)).output().unwrap()).ok();
+    };
+    // Under a clamp all is written; what is packed already is unpacked for it. Directories were made at other times.
+    let clamped = ["--build-arg", "SOURCE_DATE_EPOCH=1"];
+    for (step, packed) in cases {
+        w.file("Dockerfile", &format!("{old}FROM old\n{step}\n"));
+        build("packed", &[]);
+        assert_eq!(last_is_packed(&w, "packed"), packed, "{step}");
+        build("packed", &clamped);
+        build("written", &clamped);
+        assert!(!last_is_packed(&w, "written"), "{step}");
+        assert_eq!(layers_in(&w, "packed"), layers_in(&w, "written"), "{step}");
+    }
+    let fsck: Done = w.command(&["fsck", "--deep"]).env("PLY_STORE", w.path("packed")).output().unwrap().into();
+    fsck.ok();
+}
