@@ -1,7 +1,7 @@
 //! A hostile tar made into files: a layer into a layer directory, or an archive into a tree.
 //!
 //! Each entry's parent is walked to inside the root; the last name is never followed, what lies there is
-//! removed first. The order for one file is data, owner, mode, attributes, times: `chown` clears setuid, writing
+//! removed before something else is made. The order for one file is data, owner, mode, attributes, times: `chown` clears setuid, writing
 //! clears capabilities. Directories get their owner, mode and times at the very end: entries that come later
 //! would move the times, and might not be writable.
 //!
@@ -9,16 +9,18 @@
 //! below: see [`Below`].
 
 mod below;
+mod file;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use below::{like, lower};
+use file::Parent;
 
 use super::read::{EntryKind, TarEntry, TarReader};
 use super::whiteout::{self, Name};
@@ -118,9 +120,12 @@ pub fn extract(reader: impl Read, root: &Root, dest: &[u8], options: &ExtractOpt
     let (_, at) = root.descend::<PathError>(dest, &mut |_, _, at, _| Err(PathError::NotDirectory { path: printable(at) }))?;
     let mut apply = Apply::new(root, None, options.ownership, options.limits, options.owner);
     apply.dest = at;
-    apply.all(reader)?;
+    apply.all(BufReader::with_capacity(BUFFER_BYTES, reader))?;
     Ok(Extracted { entries: apply.entries, bytes: apply.bytes })
 }
+
+/// What is read at once of an archive that no thread reads ahead.
+const BUFFER_BYTES: usize = 128 << 10;
 
 struct Apply<'a> {
     root: &'a Root,
@@ -132,7 +137,9 @@ struct Apply<'a> {
     /// Where the archive's root lies; without links.
     dest: Vec<u8>,
     /// The directory of the last entry: archives come directory by directory.
-    parent: Option<(Vec<u8>, OwnedFd)>,
+    parent: Option<Rc<Parent>>,
+    /// The owner that the last new file had by itself.
+    born_to: Option<(u32, u32)>,
     /// What directories get at the end.
     directories: BTreeMap<Vec<u8>, Attributes>,
     entries: u64,
@@ -142,11 +149,11 @@ struct Apply<'a> {
 
 impl<'a> Apply<'a> {
     fn new(root: &'a Root, below: Option<Below<'a>>, ownership: Ownership, limits: Limits, owner: Option<(u32, u32)>) -> Self {
-        let (parent, directories, dest) = (None, BTreeMap::new(), Vec::new());
-        Self { root, below, ownership, owner, limits, dest, parent, directories, entries: 0, bytes: 0, refused: 0 }
+        let (parent, born_to, directories, dest) = (None, None, BTreeMap::new(), Vec::new());
+        Self { root, below, ownership, owner, limits, dest, parent, born_to, directories, entries: 0, bytes: 0, refused: 0 }
     }
 
-    fn all(&mut self, stream: impl Read) -> Result<()> {
+    fn all(&mut self, stream: impl BufRead) -> Result<()> {
         let mut tar = TarReader::new(stream);
         while let Some(entry) = tar.next_entry()? {
             self.entries += 1;
@@ -162,7 +169,7 @@ impl<'a> Apply<'a> {
         self.finish_directories()
     }
 
-    fn entry(&mut self, entry: &TarEntry, data: &mut dyn Read) -> Result<()> {
+    fn entry(&mut self, entry: &TarEntry, data: &mut dyn BufRead) -> Result<()> {
         let inside = path::clean(&entry.path);
         let Some((parent, name)) = path::split(&inside) else { return self.root_entry(entry) };
         if self.below.is_some() {
@@ -181,12 +188,13 @@ impl<'a> Apply<'a> {
             return Ok(());
         }
         let (at, parent_at) = (self.located(&inside), self.located(parent));
-        let (dir, parent_at) = self.parent(&parent_at)?;
-        let at = if parent_at == self.located(parent) { at } else { join(&parent_at, name) };
+        let dir = self.parent(&parent_at)?;
+        let at = if dir.at == parent_at { at } else { join(&dir.at, name) };
         match entry.kind {
-            EntryKind::Directory => self.directory(entry, &dir, name, at),
-            EntryKind::HardLink => self.hard_link(entry, &dir, name, &at),
-            _ => self.other(entry, &dir, name, &at, data),
+            EntryKind::File => self.file(entry, &dir, name, &at, data),
+            EntryKind::Directory => self.directory(entry, &dir.fd, name, at),
+            EntryKind::HardLink => self.hard_link(entry, &dir.fd, name, &at),
+            _ => self.other(entry, &dir.fd, name, &at),
         }
     }
 
@@ -203,29 +211,26 @@ impl<'a> Apply<'a> {
     }
 
     fn directory(&mut self, entry: &TarEntry, dir: &OwnedFd, name: &[u8], at: Vec<u8>) -> Result<()> {
-        let found = found(dir, name, &at)?;
-        if !found.as_ref().is_some_and(is_directory) {
-            if found.is_some() {
+        match rustix::fs::mkdirat(dir, name, Mode::RWXU) {
+            Ok(()) => {}
+            Err(Errno::EXIST) if found(dir, name, &at)?.as_ref().is_some_and(is_directory) => {}
+            Err(Errno::EXIST) => {
                 self.clear(dir, name, &at)?;
+                make_directory(dir, name, &at, self.has_lowers())?;
             }
-            make_directory(dir, name, &at, found.is_some() && self.has_lowers())?;
+            Err(e) => return Err(PathError::io("creating directory", &at, e).into()),
         }
         self.directories.insert(at, self.attributes(entry));
         Ok(())
     }
 
-    fn other(&mut self, entry: &TarEntry, dir: &OwnedFd, name: &[u8], at: &[u8], data: &mut dyn Read) -> Result<()> {
+    fn other(&mut self, entry: &TarEntry, dir: &OwnedFd, name: &[u8], at: &[u8]) -> Result<()> {
         if found(dir, name, at)?.is_some() {
             self.clear(dir, name, at)?;
         }
         let io = |e: Errno| PathError::io("creating", at, e);
         let attributes = self.attributes(entry);
         let made: OwnedFd = match entry.kind {
-            EntryKind::File => {
-                let mut file = path::create_file_at(dir, name, 0o600).map_err(io)?;
-                copy_entry(data, &mut file, entry.size, at)?;
-                file.into()
-            }
             EntryKind::Symlink => {
                 rustix::fs::symlinkat(entry.link.as_slice(), dir, name).map_err(io)?;
                 open_nofollow(dir, name).map_err(io)?
@@ -265,21 +270,17 @@ impl<'a> Apply<'a> {
         Ok(())
     }
 
-    /// Returns the directory at `path` and its path without links; made when missing.
-    fn parent(&mut self, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
-        let duplicate = |fd: &OwnedFd| fd.try_clone().map_err(|e| PathError::io("duplicating", path, e));
-        if let Some((at, fd)) = &self.parent
-            && at == path
-        {
-            return Ok((duplicate(fd)?, path.to_vec()));
+    /// Returns the directory at `path`, made when missing.
+    fn parent(&mut self, path: &[u8]) -> Result<Rc<Parent>> {
+        if let Some(parent) = self.parent.as_ref().filter(|p| p.at == path) {
+            return Ok(parent.clone());
         }
         let (fd, at) = match self.root.open_dir_nolinks(path) {
             Ok(fd) => (fd, path.to_vec()),
             Err(PathError::NoOpenat2) => return Err(PathError::NoOpenat2.into()),
             Err(_) => self.walk(path)?,
         };
-        self.parent = Some((at.clone(), duplicate(&fd)?));
-        Ok((fd, at))
+        Ok(self.parent.insert(Rc::new(Parent::new(at, fd))).clone())
     }
 
     fn walk(&mut self, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
@@ -393,12 +394,4 @@ fn make_directory(dir: &OwnedFd, name: &[u8], at: &[u8], opaque: bool) -> Result
         overlay::set_opaque(open_nofollow(dir, name).map_err(io)?).map_err(io)?;
     }
     Ok(())
-}
-
-fn copy_entry(data: &mut dyn Read, file: &mut File, size: u64, at: &[u8]) -> Result<()> {
-    let copied = io::copy(&mut data.take(size), file).map_err(|source| match source.kind() {
-        io::ErrorKind::UnexpectedEof => LayerError::Truncated { path: printable(at) },
-        _ => LayerError::File { path: printable(at), source },
-    })?;
-    if copied == size { Ok(()) } else { Err(LayerError::Truncated { path: printable(at) }) }
 }

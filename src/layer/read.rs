@@ -8,7 +8,7 @@
 //! Reads ustar, PAX (`path linkpath size uid gid mtime SCHILY.xattr.*`), GNU long names and base-256 numbers.
 //! Sparse entries of GNU tar are refused: layers have none, and their maps are a parser of their own.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use tar::Header;
 
@@ -281,6 +281,26 @@ impl<R: Read> Read for TarReader<R> {
         self.left -= n as u64;
         self.offset += n as u64;
         Ok(n)
+    }
+}
+
+impl<R: BufRead> BufRead for TarReader<R> {
+    /// The current entry's data as it lies ready; nothing at its end, an error where the archive ends within it.
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Ok(&[]);
+        }
+        let ready = self.inner.fill_buf()?;
+        if ready.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(&ready[..usize::try_from(self.left).unwrap_or(usize::MAX).min(ready.len())])
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.inner.consume(n);
+        self.left -= n as u64;
+        self.offset += n as u64;
     }
 }
 

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::{PathError, Result};
+use super::{Birth, PathError, Result};
 
 const RECORD: &str = "user.plywood.stat";
 /// The kernel's bound for the list of names and for one value (XATTR_LIST_MAX, XATTR_SIZE_MAX in linux/limits.h).
@@ -328,8 +328,13 @@ pub(super) fn record_device(fd: BorrowedFd<'_>, kind: FileKind, rdev: (u32, u32)
 /// Clears setuid and capabilities (chown(2)): set the mode afterwards.
 pub fn set_owner(fd: impl AsFd, uid: u32, gid: u32, ownership: Ownership) -> rustix::io::Result<()> {
     let fd = fd.as_fd();
-    let chown = |uid, gid| rustix::fs::chownat(fd, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH);
     let old = get_xattr(fd, RECORD.as_bytes()).unwrap_or(None).as_deref().and_then(Record::parse);
+    own(fd, uid, gid, ownership, old)
+}
+
+/// Sets the owner of what has the record `old`.
+fn own(fd: BorrowedFd<'_>, uid: u32, gid: u32, ownership: Ownership, old: Option<Record>) -> rustix::io::Result<()> {
+    let chown = |uid, gid| rustix::fs::chownat(fd, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH);
     let device = old.as_ref().and_then(|r| r.device);
     if ownership == Ownership::Real {
         match chown(uid, gid) {
@@ -379,6 +384,26 @@ pub fn apply(fd: impl AsFd, path: &[u8], attributes: &Attributes, ownership: Own
     if let Some(mode) = attributes.mode {
         set_mode(fd, mode).map_err(|e| PathError::io("changing the mode of", path, e))?;
     }
+    apply_rest(fd, path, attributes)
+}
+
+/// As [`apply`], for a regular file that nobody but its maker has touched: what it was born with is not set again.
+pub fn apply_to_new(fd: impl AsFd, path: &[u8], attributes: &Attributes, ownership: Ownership, birth: Birth) -> Result<usize> {
+    const SPECIAL: u32 = 0o7000;
+    let fd = fd.as_fd();
+    let Attributes { uid, gid, mode, .. } = *attributes;
+    if (uid, gid) != (birth.uid, birth.gid) {
+        own(fd, uid, gid, ownership, None).map_err(|e| PathError::io("changing the owner of", path, e))?;
+    }
+    // Changing the owner clears the special bits and no others.
+    if let Some(mode) = mode.filter(|mode| *mode != birth.mode || mode & SPECIAL != 0) {
+        set_mode(fd, mode).map_err(|e| PathError::io("changing the mode of", path, e))?;
+    }
+    apply_rest(fd, path, attributes)
+}
+
+/// Sets what comes after owner and mode.
+fn apply_rest(fd: BorrowedFd<'_>, path: &[u8], attributes: &Attributes) -> Result<usize> {
     let mut refused = 0;
     for (name, value) in attributes.xattrs.iter().filter(|(n, _)| is_portable_xattr(n)) {
         match set_xattr(fd, name, value) {

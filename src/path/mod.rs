@@ -27,10 +27,12 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-pub use meta::{Attributes, FileKind, Meta, Ownership, Time, Xattrs, apply, inspect, meta_at, set_mode, set_owner, set_times, xattrs_at};
+pub use meta::{
+    Attributes, FileKind, Meta, Ownership, Time, Xattrs, apply, apply_to_new, inspect, meta_at, set_mode, set_owner, set_times, xattrs_at,
+};
 pub use meta::{get_xattr, get_xattr_at, is_portable_xattr, remove_xattr, set_xattr, set_xattr_at};
 pub use tree::{DirEntry, read_dir, remove_contents, remove_tree, remove_tree_unless};
-pub use write::{Missing, OnMissing, create_file_at, mknod_at};
+pub use write::{Birth, Missing, OnMissing, create_file_at, create_new_at, mknod_at};
 
 /// Why something below a root could not be done.
 #[derive(Debug, thiserror::Error)]

@@ -153,10 +153,26 @@ fn inherited_group(dir: &OwnedFd) -> rustix::io::Result<Option<u32>> {
 
 /// Creates a file that must not exist yet in `dir`; `mode` whatever the umask.
 pub fn create_file_at(dir: impl AsFd, name: &[u8], mode: u32) -> rustix::io::Result<File> {
+    let file = create_new_at(dir, name, 0o600)?;
+    set_mode(&file, mode)?;
+    Ok(file)
+}
+
+/// What a new file has before anybody changes it: of the process, or of the directory (setgid, a default ACL).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Birth {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permissions.
+    pub mode: u32,
+}
+
+/// Creates a file that must not exist yet (a link in its place is an error too) in `dir`; the umask takes from `mode`.
+pub fn create_new_at(dir: impl AsFd, name: &[u8], mode: u32) -> rustix::io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?;
-    set_mode(&fd, mode)?;
-    Ok(File::from(fd))
+    rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode)).map(File::from)
 }
 
 /// Creates a device or FIFO in `dir` with mode 0600.

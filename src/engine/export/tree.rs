@@ -50,7 +50,7 @@ impl Exporter<'_> {
                 Ok::<u64, LayerError>(bytes)
             });
             let options = ExtractOptions { owner, ownership: Ownership::Real, limits: Limits::default() };
-            let extracted = layer::extract(io::BufReader::with_capacity(256 << 10, reader), &dest, b"", &options);
+            let extracted = layer::extract(reader, &dest, b"", &options);
             let read = source.join().unwrap_or_else(|_| Err(LayerError::Read { source: io::Error::other("the reading thread panicked") }));
             match (read, extracted) {
                 // The destination's failure closes the pipe.

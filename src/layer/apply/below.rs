@@ -37,9 +37,9 @@ impl Apply<'_> {
         };
         let path = join(parent, name);
         let lower = below.resolve_parent(&path)?.0;
-        let (dir, _) = self.parent(&located)?;
-        copy_up(&lower, &dir, name, &path, self.ownership)?;
-        Ok(dir)
+        let dir = self.parent(&located)?;
+        copy_up(&lower, &dir.fd, name, &path, self.ownership)?;
+        dir.fd.try_clone().map_err(|e| PathError::io("duplicating", &located, e).into())
     }
 
     pub(super) fn whiteout(&mut self, parent: &[u8], name: &[u8]) -> Result<()> {
@@ -47,16 +47,16 @@ impl Apply<'_> {
             return Ok(());
         }
         let path = join(parent, name);
-        let (dir, _) = self.parent(parent)?;
-        match found(&dir, name, &path)? {
+        let dir = self.parent(parent)?;
+        match found(&dir.fd, name, &path)? {
             // The same layer has it: what is gone is only what lies below.
             Some(stat) if is_directory(&stat) => {
-                let dir = open_nofollow(&dir, name).map_err(|e| PathError::io("opening", &path, e))?;
+                let dir = open_nofollow(&dir.fd, name).map_err(|e| PathError::io("opening", &path, e))?;
                 overlay::set_opaque(&dir).map_err(|e| PathError::io("marking", &path, e))?;
             }
             Some(_) => {}
             None if self.shows_below(&path)? => {
-                overlay::make_whiteout(&dir, name).map_err(|e| PathError::io("removing", &path, e))?;
+                overlay::make_whiteout(&dir.fd, name).map_err(|e| PathError::io("removing", &path, e))?;
             }
             None => {}
         }
@@ -67,8 +67,8 @@ impl Apply<'_> {
         if !self.has_lowers() {
             return Ok(());
         }
-        let (dir, _) = self.parent(parent)?;
-        overlay::set_opaque(&dir).map_err(|e| PathError::io("marking", parent, e))?;
+        let dir = self.parent(parent)?;
+        overlay::set_opaque(&dir.fd).map_err(|e| PathError::io("marking", parent, e))?;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Layers against hostile archives and against other people's tar.
 
 mod archive;
+mod births;
 mod compression;
 mod hostile;
 mod round_trip;
