@@ -21,6 +21,9 @@ use super::{Result, StoreError, db};
 /// How long the first entry of a group waits for company. A kill loses no more than this and one sync.
 const LINGER: Duration = Duration::from_millis(100);
 
+/// How many bytes are written before the disk is asked to take them, while more are written.
+const EARLY_BYTES: u64 = 32 << 20;
+
 /// What a finished build withstands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -54,6 +57,8 @@ struct State {
     settled: u64,
     /// Somebody waits: don't linger.
     hurry: bool,
+    /// Bytes that were written since the file system was last synced.
+    unsynced_bytes: u64,
     closing: bool,
     failure: Option<StoreError>,
 }
@@ -101,6 +106,20 @@ impl Committer {
     pub(super) fn hurry(&self) {
         self.shared.state().hurry = true;
         self.shared.wake.notify_one();
+    }
+
+    /// Tells that files which a row will vouch for are being written: `bytes` more. Where they are many the disk begins
+    /// to take them now, so that less is left to wait for at the end.
+    pub(super) fn note_writing(&self, bytes: u64) -> Result<()> {
+        let mut state = self.shared.state();
+        state.unsynced_bytes += bytes;
+        let early = state.unsynced_bytes >= EARLY_BYTES && self.shared.durability == Durability::Synced;
+        drop(state);
+        if early {
+            self.start()?;
+            self.shared.wake.notify_one();
+        }
+        Ok(())
     }
 
     fn start(&self) -> Result<()> {
@@ -153,20 +172,36 @@ impl Shared {
             if state.closing {
                 return None;
             }
+            if state.unsynced_bytes >= EARLY_BYTES {
+                state.unsynced_bytes = 0;
+                drop(state);
+                let outcome = self.sync();
+                state = self.state();
+                // The kernel tells of a failed write once: who syncs next would not hear of it.
+                if let Err(e) = outcome {
+                    state.failure.get_or_insert(e);
+                }
+                continue;
+            }
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let (mut state, _) =
             self.wake.wait_timeout_while(state, LINGER, |s| !s.hurry && !s.closing).unwrap_or_else(PoisonError::into_inner);
         state.hurry = false;
+        state.unsynced_bytes = 0;
         state.in_flight = std::mem::take(&mut state.queue);
         Some(state.in_flight.clone())
+    }
+
+    fn sync(&self) -> Result<()> {
+        rustix::fs::syncfs(&self.root).map_err(StoreError::os("syncing the store's file system", &self.db_path))
     }
 
     fn write(&self, kept: &mut Option<Connection>, batch: &[Arc<Row>]) -> Result<()> {
         let vouching = batch.iter().any(|row| row.vouches());
         let synced = self.durability == Durability::Synced && vouching;
         if synced {
-            rustix::fs::syncfs(&self.root).map_err(StoreError::os("syncing the store's file system", &self.db_path))?;
+            self.sync()?;
         }
         let db = match kept {
             Some(db) => db,

@@ -145,6 +145,11 @@ impl Store {
         self.committer.flush()
     }
 
+    /// Tells that `bytes` more of a layer's files are being written: the disk may begin to take them.
+    pub fn note_writing(&self, bytes: u64) -> Result<()> {
+        self.committer.note_writing(bytes)
+    }
+
     /// The connection, to write with.
     fn db_to_write(&self) -> MutexGuard<'_, Connection> {
         let db = self.db();

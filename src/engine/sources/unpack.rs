@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read, Seek as _, SeekFrom};
+use std::io::{self, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use sha2::Digest as _;
@@ -147,8 +147,23 @@ impl Sources<'_> {
         let limits = Limits::default();
         let (_, tar) = layer::decompress(Until { inner: bytes, progress: self.progress }, limits.max_bytes.saturating_mul(2))
             .map_err(|source| failed(LayerError::Read { source }))?;
+        let tar = Unpacking { inner: tar, store: self.store };
         let unpacked = layer::unpack(tar, &root, &UnpackOptions { below, ownership, limits }).map_err(failed)?;
         if unpacked.diff_id == diff_id { Ok(unpacked) } else { Err(SourceError::DiffId { diff_id, found: unpacked.diff_id }) }
+    }
+}
+
+/// A tar whose files are written as it is read.
+struct Unpacking<'a, R> {
+    inner: R,
+    store: &'a Store,
+}
+
+impl<R: Read> Read for Unpacking<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.store.note_writing(n as u64).map_err(io::Error::other)?;
+        Ok(n)
     }
 }
 
