@@ -40,8 +40,11 @@ pub(super) struct Committer {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// Syncs the store's file system.
+type SyncFs = Box<dyn Fn() -> rustix::io::Result<()> + Send + Sync>;
+
 struct Shared {
-    root: OwnedFd,
+    sync: SyncFs,
     db_path: PathBuf,
     durability: Durability,
     state: Mutex<State>,
@@ -59,13 +62,20 @@ struct State {
     hurry: bool,
     /// Bytes that were written since the file system was last synced.
     unsynced_bytes: u64,
+    /// A sync failed. The kernel tells of a lost write once, and does not say whose it was: no row that vouches for files
+    /// may be written any more.
+    lost: Option<rustix::io::Errno>,
     closing: bool,
     failure: Option<StoreError>,
 }
 
 impl Committer {
     pub(super) fn new(root: OwnedFd, db_path: PathBuf, durability: Durability) -> Self {
-        let shared = Shared { root, db_path, durability, state: Mutex::default(), wake: Condvar::new(), done: Condvar::new() };
+        Self::syncing(Box::new(move || rustix::fs::syncfs(&root)), db_path, durability)
+    }
+
+    fn syncing(sync: SyncFs, db_path: PathBuf, durability: Durability) -> Self {
+        let shared = Shared { sync, db_path, durability, state: Mutex::default(), wake: Condvar::new(), done: Condvar::new() };
         Self { shared: Arc::new(shared), thread: Mutex::new(None) }
     }
 
@@ -111,9 +121,12 @@ impl Committer {
     /// Tells that files which a row will vouch for are being written: `bytes` more. Where they are many the disk begins
     /// to take them now, so that less is left to wait for at the end.
     pub(super) fn note_writing(&self, bytes: u64) -> Result<()> {
+        if self.shared.durability == Durability::Unsynced {
+            return Ok(());
+        }
         let mut state = self.shared.state();
         state.unsynced_bytes += bytes;
-        let early = state.unsynced_bytes >= EARLY_BYTES && self.shared.durability == Durability::Synced;
+        let early = state.unsynced_bytes >= EARLY_BYTES;
         drop(state);
         if early {
             self.start()?;
@@ -175,12 +188,9 @@ impl Shared {
             if state.unsynced_bytes >= EARLY_BYTES {
                 state.unsynced_bytes = 0;
                 drop(state);
-                let outcome = self.sync();
+                // What failed here is told with the first row that it concerns.
+                let _ = self.sync();
                 state = self.state();
-                // The kernel tells of a failed write once: who syncs next would not hear of it.
-                if let Err(e) = outcome {
-                    state.failure.get_or_insert(e);
-                }
                 continue;
             }
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -194,7 +204,13 @@ impl Shared {
     }
 
     fn sync(&self) -> Result<()> {
-        rustix::fs::syncfs(&self.root).map_err(StoreError::os("syncing the store's file system", &self.db_path))
+        let failed = StoreError::os("syncing the store's file system", &self.db_path);
+        let lost = self.state().lost;
+        let outcome = lost.map_or_else(|| (self.sync)(), Err);
+        outcome.map_err(|e| {
+            self.state().lost = Some(e);
+            failed(e)
+        })
     }
 
     fn write(&self, kept: &mut Option<Connection>, batch: &[Arc<Row>]) -> Result<()> {
@@ -216,5 +232,65 @@ impl Shared {
             row.write(&tx).map_err(StoreError::index(doing))?;
         }
         tx.commit().map_err(StoreError::index(doing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::digest::Digest;
+
+    #[test]
+    fn after_a_failed_sync_no_row_vouches_for_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, calls) = (dir.path().join("index.db"), Arc::new(AtomicUsize::new(0)));
+        drop(db::create(dir.path(), &path).unwrap());
+        for early in [false, true] {
+            calls.store(0, Ordering::SeqCst);
+            let counted = Arc::clone(&calls);
+            // As the kernel: it tells once.
+            let once = move || if counted.fetch_add(1, Ordering::SeqCst) == 0 { Err(Errno::IO) } else { Ok(()) };
+            let committer = Committer::syncing(Box::new(once), path.clone(), Durability::Synced);
+            let blob = |n: u8| Row::Blob { digest: Digest::of(&[n]), size_bytes: 1 };
+            if early {
+                committer.note_writing(EARLY_BYTES).unwrap();
+                while calls.load(Ordering::SeqCst) == 0 {
+                    std::thread::yield_now();
+                }
+            }
+            for n in 0..2 {
+                committer.push(blob(n)).unwrap();
+                let failed = committer.flush().unwrap_err();
+                assert!(matches!(failed, StoreError::Io { .. }), "{early} {n}: {failed:?}");
+            }
+            committer.push(Row::Slot { id: "s".into(), body: Vec::new() }).unwrap();
+            committer.flush().unwrap();
+            let count = |table| {
+                let sql = format!("SELECT count(*) FROM {table}");
+                db::open(&path).unwrap().query_row(&sql, [], |r| r.get::<_, i64>(0)).unwrap()
+            };
+            assert_eq!((count("blobs"), count("slots"), calls.load(Ordering::SeqCst)), (0, 1, 1), "{early}");
+        }
+    }
+
+    #[test]
+    fn much_that_is_written_is_synced_before_its_row_comes_and_never_where_nothing_is_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        for (durability, want) in [(Durability::Synced, 1), (Durability::Unsynced, 0)] {
+            let (told, heard) = std::sync::mpsc::channel();
+            let sync = Box::new(move || told.send(()).map_err(|_| Errno::IO));
+            let committer = Committer::syncing(sync, dir.path().join("index.db"), durability);
+            committer.note_writing(EARLY_BYTES - 1).unwrap();
+            committer.note_writing(1).unwrap();
+            if want == 1 {
+                heard.recv_timeout(Duration::from_secs(60)).unwrap();
+            }
+            drop(committer);
+            assert_eq!(heard.try_iter().count(), 0, "{durability:?}");
+        }
     }
 }

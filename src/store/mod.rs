@@ -7,7 +7,7 @@
 //! ├── blobs/sha256/<hex>        configurations, manifests, layer tars: bytes, named by their hash
 //! ├── layers/<LayerId>/         unpacked layers in overlay form, ready to be a lowerdir
 //! ├── tmp/<n>.lock              held by one open store while its process lives; lists the layers in use
-//! ├── tmp/<random>/<n>/         that process's unfinished work
+//! ├── tmp/<n>/<m>/              that process's unfinished work
 //! ├── locks/                    single-flight and garbage collection locks (flock: they die with their process)
 //! ├── cache-mounts/<hash>[.n]/  what RUN --mount=type=cache keeps, <hash>.lock beside it
 //! ├── git/<hash>/               fetched git repositories, bare, <hash>.lock beside it; made at the first need
