@@ -67,6 +67,8 @@ fn source() -> tempfile::TempDir {
         fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
         fs::write(dir.path().join(name), &big).unwrap();
     }
+    fs::create_dir(dir.path().join("little")).unwrap();
+    fs::write(dir.path().join("little/big"), "x").unwrap();
     fs::hard_link(dir.path().join("linked/first"), dir.path().join("linked/second")).unwrap();
     let sparse = fs::File::create(dir.path().join("sparse")).unwrap();
     sparse.write_all_at(b"data", 3 * SMALL_BYTES).unwrap();
@@ -99,6 +101,8 @@ fn a_completed_copy_is_the_same_layer_as_one_that_wrote_all() {
         (op(&["src/b/big"], "/old/dangling"), true),
         (op(&["src/b/big"], "/old/a/big-and-old"), false),
         (op(&["src/b/big"], "/old/a/empty"), false),
+        // The second is what lay there before the first.
+        (op(&["little/big", "other/big"], "/old/a/"), false),
         (CopyOp { chown: Some("12:34".into()), chmod: Some("u=rw,go=".into()), ..op(&["src/b/big"], "/x/") }, true),
         (CopyOp { parents: true, ..op(&["src/b/./big"], "/p/") }, true),
         (op(&["src/b/big", "src/top", "src/b/bigger"], "/old/"), true),
@@ -120,6 +124,7 @@ fn a_completed_copy_is_the_same_layer_as_one_that_wrote_all() {
             fs::write(dest.path().join("old/a/1"), "in the way").unwrap();
             fs::write(dest.path().join("old/a/empty"), "").unwrap();
             fs::write(dest.path().join("old/a/big-and-old"), vec![9; usize::try_from(SMALL_BYTES + 1).unwrap()]).unwrap();
+            fs::copy(from.path().join("other/big"), dest.path().join("old/a/big")).unwrap();
             symlink("a/deep", dest.path().join("old/link")).unwrap();
             symlink("/far/away", dest.path().join("old/dangling")).unwrap();
         }

@@ -63,8 +63,12 @@ struct To<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Replaced {
     Nothing,
-    File { size_bytes: u64 },
+    File {
+        size_bytes: u64,
+    },
     Other,
+    /// An earlier file of this copy, and something else before that.
+    Several,
 }
 
 /// A directory that is being filled.
@@ -216,9 +220,13 @@ impl Placer<'_> {
     /// stands for it. No: the bytes have to be copied.
     ///
     /// A file that the layers below have with the same size is compared with ours when the step is done, so ours must be
-    /// there, and an empty one would be taken for an empty one.
+    /// there, and an empty one would be taken for an empty one. So it is where that is not known any more.
     fn stands_in(&mut self, from: From<'_>, open: &File, found: &Stamp, replaced: Replaced, in_image: &[u8]) -> bool {
-        let comparable = matches!(replaced, Replaced::File { size_bytes } if size_bytes == 0 || size_bytes == found.size);
+        let comparable = match replaced {
+            Replaced::Nothing | Replaced::Other => false,
+            Replaced::File { size_bytes } => size_bytes == 0 || size_bytes == found.size,
+            Replaced::Several => true,
+        };
         match &mut self.deferred {
             Some(deferred) if from.single && !comparable => deferred.stand_in(open, found, from.entry, from.path, in_image),
             _ => false,
@@ -265,10 +273,8 @@ impl Placer<'_> {
             _ => Replaced::Other,
         };
         rustix::fs::unlinkat(to.dir, to.name, AtFlags::empty()).map_err(|e| writing("removing", to.path, e))?;
-        if let Some(deferred) = &mut self.deferred {
-            deferred.forget(to.path);
-        }
-        Ok(replaced)
+        let again = self.deferred.as_mut().is_some_and(|deferred| deferred.replace(to.path));
+        Ok(if again { Replaced::Several } else { replaced })
     }
 
     fn check_name(&self, name: &[u8], in_image: &[u8]) -> Result<(), CopyCause> {
