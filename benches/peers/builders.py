@@ -76,7 +76,7 @@ class Builder:
         raise NotImplementedError
 
     def pull(self, reference):
-        """Brings an image; an empty list where only a build does that."""
+        """Brings an image before it is built on; an empty list where the build itself does that, and no slower."""
         raise NotImplementedError
 
     def push(self, build, reference):
@@ -120,8 +120,11 @@ class Ply(Builder):
         flags = ["--no-cache"] if build.cold else []
         return [self.argv("build", "--progress=plain", "--network=host", "--allow=network.host", *flags, *where, *output, "-f", self.dockerfile(build)[1], build.context)]
 
+    def prepare(self):
+        self.call(*self.argv("pull", self.base[0]))
+
     def pull(self, reference):
-        return [self.argv("pull", reference)]
+        return []
 
     def push(self, build, reference):
         self.call(*self.argv("tag", build.name, reference))

@@ -23,7 +23,7 @@ ABOUT = {
     "big": "COPY of 1 GB into the store, uncompressed",
     "archive": "1 GB layer to an OCI archive, gzip at level 6",
     "again": "second OCI archive of the same image",
-    "pull": "pull + unpack of a 300 MB image: pull, then a build FROM it with RUN true",
+    "pull": "pull + unpack of a 300 MB image: a build FROM it with RUN true, after a pull where the builder wants one",
     "push": "second push of what was built on it",
     "stages": "four independent busy stages",
     "memory": "peak memory in all of these",
