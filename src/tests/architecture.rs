@@ -97,6 +97,7 @@ const PURE: &[&str] = &[
     "ui/diff",
     "ui/human",
     "ui/outline",
+    "ui/page",
     "ui/table",
     "ui/template",
     "ui/text",

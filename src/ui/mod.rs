@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod human;
 pub mod out;
 pub mod outline;
+pub mod page;
 pub mod progress;
 pub mod style;
 pub mod table;
