@@ -2,8 +2,11 @@
 //!
 //! Pure. A step's key holds one digest a source; the list that belongs to this digest is kept beside it, once. It
 //! proves nothing: contents are cut to eight bytes of their digest, and a list may be missing (too long, or pruned).
+//!
+//! A list is its bytes: two are compared as they are read, one beside the other, since a miss in a tree of ten thousand
+//! files would else make twenty thousand entries to find the one that differs.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::fmt;
 use std::io::Read as _;
 
@@ -85,23 +88,29 @@ pub struct FileEntry<'a> {
     /// Group.
     pub gid: u32,
     /// Whatever is its content: a file's digest, a device's number, and digests of xattrs; all told apart by it.
-    pub content: Option<&'a ContentDigest>,
+    pub content: Option<ContentDigest>,
     /// A symbolic link's target.
     pub link: &'a [u8],
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Kept {
+/// An entry as it lies in a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kept<'a> {
+    path: &'a [u8],
     mode: u32,
     uid: u32,
     gid: u32,
     content: [u8; 8],
-    link: Vec<u8>,
+    link: &'a [u8],
 }
 
 /// The files of one tree, by path relative to its root (the root itself, or a lone file: the empty path).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FileList(BTreeMap<Vec<u8>, Kept>);
+pub struct FileList {
+    len: usize,
+    /// The entries, sorted by path, each path once: as they are written, and checked when they are read.
+    entries: Vec<u8>,
+}
 
 /// How a file differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,50 +127,68 @@ pub enum FileChange {
 }
 
 impl FileList {
-    /// Adds a file.
-    pub fn insert(&mut self, path: &[u8], entry: FileEntry<'_>) {
-        let FileEntry { mode, uid, gid, content, link } = entry;
-        let content = content.map_or([0; 8], |c| *c.as_bytes().first_chunk().expect("a digest has 32 bytes"));
-        self.0.insert(path.to_vec(), Kept { mode, uid, gid, content, link: link.to_vec() });
+    /// Makes the list of these files, in whatever order they come; of several with one path the last counts.
+    pub fn of<'a>(files: impl IntoIterator<Item = (&'a [u8], FileEntry<'a>)>) -> Self {
+        let kept = |(path, FileEntry { mode, uid, gid, content, link }): (&'a [u8], FileEntry<'a>)| {
+            let content = content.map_or([0; 8], |c| *c.as_bytes().first_chunk().expect("a digest has 32 bytes"));
+            Kept { path, mode, uid, gid, content, link }
+        };
+        let mut all: Vec<Kept<'_>> = files.into_iter().map(kept).collect();
+        // Stable, and nearly sorted already: a walk gives its paths with `/` before all other bytes.
+        all.sort_by_key(|k| k.path);
+        let (mut len, mut w) = (0, Writer::default());
+        for (n, k) in all.iter().enumerate() {
+            if all.get(n + 1).is_none_or(|next| next.path != k.path) {
+                k.write(&mut w);
+                len += 1;
+            }
+        }
+        Self { len, entries: w.0 }
     }
 
     /// Returns how many files it has.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.len
     }
 
     /// Returns whether it has none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len == 0
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Kept<'_>> {
+        let mut r = Reader(&self.entries);
+        std::iter::from_fn(move || Kept::read(&mut r))
     }
 
     /// Returns what differs from `old`, in the order of the paths; of each file what matters most.
     pub fn changes_since(&self, old: &Self) -> Vec<(Name, FileChange)> {
-        let mut changes: Vec<_> =
-            old.0.keys().filter(|path| !self.0.contains_key(*path)).map(|path| (Name(path.clone()), FileChange::Removed)).collect();
-        for (path, new) in &self.0 {
-            let change = match old.0.get(path) {
-                None => Some(FileChange::Added),
-                Some(old) => new.change_since(old),
+        let (mut new, mut old) = (self.iter().peekable(), old.iter().peekable());
+        let mut changes = Vec::new();
+        let mut tell = |k: &Kept<'_>, change| changes.push((Name(k.path.to_vec()), change));
+        loop {
+            let order = match (new.peek(), old.peek()) {
+                (None, None) => return changes,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(n), Some(o)) => n.path.cmp(o.path),
             };
-            changes.extend(change.map(|c| (Name(path.clone()), c)));
+            let n = if order.is_le() { new.next() } else { None };
+            let o = if order.is_ge() { old.next() } else { None };
+            match (n, o) {
+                (Some(n), Some(o)) => n.change_since(&o).into_iter().for_each(|change| tell(&n, change)),
+                (Some(n), None) => tell(&n, FileChange::Added),
+                (None, Some(o)) => tell(&o, FileChange::Removed),
+                (None, None) => {}
+            }
         }
-        changes.sort_by(|a, b| a.0.cmp(&b.0));
-        changes
     }
 
     /// Returns its compact form.
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
-        w.number(self.0.len() as u64);
-        for (path, Kept { mode, uid, gid, content, link }) in &self.0 {
-            w.bytes(path);
-            w.number((*mode).into());
-            w.number((*uid).into());
-            w.number((*gid).into());
-            w.raw(content);
-            w.bytes(link);
-        }
+        w.number(self.len as u64);
+        w.raw(&self.entries);
         // Memory is the only thing that can fail here, and then all does.
         zstd::bulk::compress(&w.0, 1).unwrap_or_default()
     }
@@ -172,17 +199,35 @@ impl FileList {
         let mut plain = Vec::new();
         zstd::stream::read::Decoder::new(bytes).ok()?.take(LIMIT_BYTES).read_to_end(&mut plain).ok()?;
         let mut r = Reader(&plain);
-        let mut list = Self::default();
-        for _ in 0..r.number()? {
-            let path = r.bytes()?.to_vec();
-            let (mode, uid, gid) = (r.small()?, r.small()?, r.small()?);
-            list.0.insert(path, Kept { mode, uid, gid, content: r.array()?, link: r.bytes()?.to_vec() });
+        let len = usize::try_from(r.number()?).ok()?;
+        let entries = r.0;
+        let mut last = None;
+        for _ in 0..len {
+            let Kept { path, .. } = Kept::read(&mut r)?;
+            if last.is_some_and(|last| last >= path) {
+                return None;
+            }
+            last = Some(path);
         }
-        r.0.is_empty().then_some(list)
+        r.0.is_empty().then(|| Self { len, entries: entries.to_vec() })
     }
 }
 
-impl Kept {
+impl<'a> Kept<'a> {
+    fn write(&self, w: &mut Writer) {
+        w.bytes(self.path);
+        w.number(self.mode.into());
+        w.number(self.uid.into());
+        w.number(self.gid.into());
+        w.raw(&self.content);
+        w.bytes(self.link);
+    }
+
+    fn read(r: &mut Reader<'a>) -> Option<Self> {
+        let path = r.bytes()?;
+        Some(Self { path, mode: r.small()?, uid: r.small()?, gid: r.small()?, content: r.array()?, link: r.bytes()? })
+    }
+
     fn change_since(&self, old: &Self) -> Option<FileChange> {
         const TYPE: u32 = 0o170_000;
         const PERMISSIONS: u32 = 0o7777;
@@ -207,13 +252,10 @@ mod tests {
     use super::*;
 
     fn list(entries: &[(&str, u32, u32, u8, &str)]) -> FileList {
-        let mut list = FileList::default();
-        for (path, mode, uid, content, link) in entries {
-            let content = ContentDigest::from_bytes([*content; 32]);
-            let entry = FileEntry { mode: *mode, uid: *uid, gid: 0, content: Some(&content), link: link.as_bytes() };
-            list.insert(path.as_bytes(), entry);
-        }
-        list
+        FileList::of(entries.iter().map(|(path, mode, uid, content, link)| {
+            let content = Some(ContentDigest::from_bytes([*content; 32]));
+            (path.as_bytes(), FileEntry { mode: *mode, uid: *uid, gid: 0, content, link: link.as_bytes() })
+        }))
     }
 
     #[test]
@@ -247,6 +289,19 @@ mod tests {
         ];
         assert_eq!(new.changes_since(&old), want.map(|(p, c)| (Name::from(p), c)));
         assert_eq!(new.changes_since(&new), []);
+        let none = FileList::default();
+        assert!(new.changes_since(&none).iter().all(|(_, c)| *c == FileChange::Added));
+        assert_eq!(none.changes_since(&new).len(), new.len());
+    }
+
+    #[test]
+    fn files_may_come_in_any_order_and_the_last_of_a_name_counts() {
+        // A walk's order: what is in `a` comes before `a.c`, whose name is the smaller string.
+        let walked =
+            list(&[("a", 0o040_755, 0, 0, ""), ("a/b", 0o100_644, 0, 1, ""), ("a.c", 0o100_644, 0, 9, ""), ("a.c", 0o100_644, 0, 2, "")]);
+        let sorted = list(&[("a", 0o040_755, 0, 0, ""), ("a.c", 0o100_644, 0, 2, ""), ("a/b", 0o100_644, 0, 1, "")]);
+        assert_eq!(walked, sorted);
+        assert_eq!((walked.len(), FileList::decode(&walked.encode())), (3, Some(sorted)));
     }
 
     #[test]
@@ -257,6 +312,13 @@ mod tests {
         }
         assert_eq!(FileList::decode(b""), None);
         assert_eq!(FileList::decode(&zstd::bulk::compress(b"\x05abc", 1).unwrap()), None);
+        // Two entries, the second one before the first.
+        let mut w = Writer::default();
+        w.number(2);
+        for path in [b"b", b"a"] {
+            Kept { path, mode: 0, uid: 0, gid: 0, content: [0; 8], link: b"" }.write(&mut w);
+        }
+        assert_eq!(FileList::decode(&zstd::bulk::compress(&w.0, 1).unwrap()), None);
     }
 
     #[test]

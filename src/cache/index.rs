@@ -136,8 +136,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir);
         let tree = ContentDigest::from_bytes([5; 32]);
-        let mut files = FileList::default();
-        files.insert(b"a", FileEntry { mode: 0o100_644, uid: 0, gid: 0, content: Some(&tree), link: b"" });
+        let files = FileList::of([(&b"a"[..], FileEntry { mode: 0o100_644, uid: 0, gid: 0, content: Some(tree), link: b"" })]);
         store.save_files(&tree, &files).unwrap();
         let id = SlotId::derive("/ctx/Dockerfile", "build", "COPY", 0);
         assert_ne!(id, SlotId::derive("/ctx/Dockerfile", "build", "COPY", 1));

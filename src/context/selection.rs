@@ -116,10 +116,16 @@ impl SelectedSource {
 impl Entry {
     /// Returns what decides this entry; `base` is the source's path.
     pub fn fact(&self, base: &[u8]) -> FileFact {
+        let path = super::resolve::join([base, &self.path].into_iter().filter(|p| !p.is_empty()));
+        let content = self.content();
+        FileFact { path: printable(&path), kind: self.node.kind(), mode: self.mode, uid: self.uid, gid: self.gid, content }
+    }
+
+    /// Returns the digest of the content alone: a file's bytes, a link's target, a device's numbers, and the xattrs.
+    pub fn content(&self) -> ContentDigest {
         let mut h = Fields::new(blake3::Hasher::new());
         self.hash_content(&mut h);
-        let path = super::resolve::join([base, &self.path].into_iter().filter(|p| !p.is_empty()));
-        FileFact { path: printable(&path), kind: self.node.kind(), mode: self.mode, uid: self.uid, gid: self.gid, content: h.finish() }
+        h.finish()
     }
 
     fn hash_content(&self, h: &mut Fields) {

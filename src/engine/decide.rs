@@ -339,12 +339,7 @@ impl Build<'_> {
     /// Keeps the lists of files, so that a later miss can name the file that changed.
     fn keep_files(&self, selection: &Selection) -> Result<(), BuildError> {
         for source in &selection.sources {
-            let mut list = FileList::default();
-            for (path, fact) in source.entries.iter().map(|e| (&e.path, e.fact(&source.path))) {
-                let content = Some(&fact.content);
-                list.insert(path, FileEntry { mode: fact.mode | type_bits(fact.kind), uid: fact.uid, gid: fact.gid, content, link: b"" });
-            }
-            self.engine.store.save_files(&source.content(), &list).map_err(|e| BuildError::caused("writing the cache", &e))?;
+            self.engine.store.save_files(&source.content(), &list_of(source)).map_err(|e| BuildError::caused("writing the cache", &e))?;
         }
         Ok(())
     }
@@ -372,6 +367,14 @@ fn matches_of(op: &CopyOp, selection: &Selection) -> Vec<(usize, Vec<MatchInputs
         }
     }
     out
+}
+
+/// Lists a source's files, so that a later miss can name the one that changed.
+fn list_of(source: &SelectedSource) -> FileList {
+    FileList::of(source.entries.iter().map(|e| {
+        let mode = e.mode | type_bits(e.node.kind());
+        (e.path.as_slice(), FileEntry { mode, uid: e.uid, gid: e.gid, content: Some(e.content()), link: b"" })
+    }))
 }
 
 fn base_name(path: &str) -> &str {

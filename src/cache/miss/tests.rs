@@ -71,12 +71,8 @@ fn the_state_below_is_named_for_what_it_is_and_last() {
 #[test]
 fn the_file_that_changed_is_named_by_its_path_in_the_context() {
     let list = |files: &[(&str, u32, u8)]| {
-        let mut list = FileList::default();
-        for (path, mode, n) in files {
-            let entry = FileEntry { mode: *mode, uid: 0, gid: 0, content: Some(&content(*n)), link: b"" };
-            list.insert(path.as_bytes(), entry);
-        }
-        list
+        let entry = |mode, n| FileEntry { mode, uid: 0, gid: 0, content: Some(content(n)), link: b"" };
+        FileList::of(files.iter().map(|(path, mode, n)| (path.as_bytes(), entry(*mode, *n))))
     };
     let old = list(&[("", 0o40755, 0), ("main.py", 0o100_644, 1), ("util.py", 0o100_644, 1)]);
     let lists: BTreeMap<ContentDigest, FileList> = [
