@@ -67,8 +67,10 @@ class Schedule:
 
     def round(self, group, n, counts, with_memory=False):
         """Runs one round. `counts(result)`: whether the sample is kept; the work is done anyway, for later phases stand on it."""
-        for phase in group.begin(n):
-            if group.independent and not any(self.wants(row) for row in phase.rows or (phase.row,)):
+        phases = group.begin(n)
+        wanted = [with_memory or any(self.wants(row) for row in phase.rows or (phase.row,)) for phase in phases]
+        for at, phase in enumerate(phases):
+            if not (wanted[at] if group.independent else any(wanted[at:])):
                 continue
             phase.once()
             if not with_memory:

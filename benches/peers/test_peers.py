@@ -1,5 +1,6 @@
 """Tests of the script's own logic: what is a median, a ratio, a dropped run, and whose process is whose. No builder is run."""
 import os, tempfile, unittest
+from types import SimpleNamespace
 import data, measure, schedule, table
 from measure import Process, Sample
 from table import AsRatio, Below, Faster, Result, Verdict, Within
@@ -104,6 +105,19 @@ class Turns(unittest.TestCase):
     def test_each_round_begins_with_another_one(self):
         self.assertEqual([schedule.rotate("abc", n) for n in range(4)], [list("abc"), list("bca"), list("cab"), list("abc")])
         self.assertEqual(schedule.rotate([], 3), [])
+
+    def test_a_round_ends_with_the_last_phase_that_somebody_wants(self):
+        def ran(rows, independent, with_memory=False):
+            seen = []
+            phases = [SimpleNamespace(row=r, rows=(), once=lambda r=r: seen.append(r), baselines={}) for r in "abc"]
+            options = SimpleNamespace(rows=rows, pause=0)
+            group = SimpleNamespace(begin=lambda n: phases, independent=independent, bench=None)
+            schedule.Schedule(None, [], options).round(group, 0, lambda r: True, with_memory)
+            return "".join(seen)
+
+        self.assertEqual([ran(rows, False) for rows in (None, ["a"], ["b"], ["a", "c"], [])], ["abc", "a", "ab", "abc", ""])
+        self.assertEqual([ran(rows, True) for rows in (None, ["b"], ["a", "c"])], ["abc", "b", "ac"])
+        self.assertEqual(ran(["memory"], False, with_memory=True), "abc")
 
 
 class Data(unittest.TestCase):
