@@ -240,6 +240,25 @@ impl KeyInputs {
         }
         CacheKey::from_bytes(e.finish())
     }
+
+    /// Returns the trees whose lists of files tell what of the inputs differs from others.
+    pub fn trees(&self) -> Vec<ContentDigest> {
+        match &self.step {
+            StepInputs::Copy(copy) => {
+                let paths = copy.sources.iter().filter(|s| s.kind == SourceKind::Path);
+                paths.flat_map(|s| s.matches.iter().map(|m| m.content)).collect()
+            }
+            StepInputs::Run(run) => {
+                let shown = |source: &MountSource| match source {
+                    MountSource::Bind { content } => Some(*content),
+                    MountSource::Cache { seed, .. } => *seed,
+                    MountSource::Tmpfs { .. } | MountSource::Secret { .. } | MountSource::Ssh { .. } => None,
+                };
+                run.mounts.iter().filter_map(|m| shown(&m.source)).collect()
+            }
+            StepInputs::Workdir(_) => Vec::new(),
+        }
+    }
 }
 
 impl RunInputs {

@@ -36,7 +36,7 @@
 //! | `--label`, tags, outputs, progress, jobs | no | the configuration or the display, no layer |
 //! | clock, host, user, store, driver, isolation | no | a step that shows them is not reproducible, and stays as first built |
 //!
-//! Pure: [`key`], [`files`], [`miss`], [`record`], [`remote`]. [`index`] stands on the store.
+//! Pure: [`key`], [`files`], [`miss`], [`record`], [`remote`]. [`index`] and [`log`] stand on the store.
 //!
 //! What a newcomer gets wrong: a **slot** never makes a hit. It remembers the last inputs of a place in a Dockerfile,
 //! so that a miss can be told as a difference; hits come from keys alone.
@@ -44,6 +44,7 @@
 pub mod files;
 pub mod index;
 pub mod key;
+pub mod log;
 pub mod miss;
 pub mod record;
 pub mod remote;

@@ -50,7 +50,8 @@ pub struct Slot {
 }
 
 /// Which place in which Dockerfile.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct SlotId(String);
 
 impl SlotId {

@@ -36,6 +36,8 @@ pub(super) enum Keep {
 pub(super) struct Content {
     digest: ContentDigest,
     empty: bool,
+    /// Of its files; of a layer that stayed a tar, of that.
+    bytes: u64,
 }
 
 /// What was being done when a step's result could not be kept.
@@ -50,6 +52,8 @@ pub(super) struct Made {
     pub created_secs: i64,
     /// Whether there is a record of it.
     pub recorded: bool,
+    /// Its size.
+    pub bytes: u64,
 }
 
 impl Build<'_> {
@@ -74,7 +78,7 @@ impl Build<'_> {
                 store.put_diff_id(&layer, self.epoch, digests.diff_id, digests.tar_size_bytes).map_err(|e| failed(&e))?;
             }
         }
-        Ok(Content { digest: digests.content, empty: changes.is_empty() })
+        Ok(Content { digest: digests.content, empty: changes.is_empty(), bytes: changes.file_bytes() })
     }
 
     /// Puts a step's layer into the store as its tar: `dir` has what was written of it, `files` all else.
@@ -97,7 +101,7 @@ impl Build<'_> {
             store.put_layer_blob(&diff_id, blob).map_err(|e| failed(&e))?;
             store.put_diff_id(&layer, None, diff_id, tar_size_bytes).map_err(|e| failed(&e))?;
         }
-        Ok(Content { digest: content, empty: false })
+        Ok(Content { digest: content, empty: false, bytes: tar_size_bytes })
     }
 
     /// Keeps a record of a step whose layer is in the store.
@@ -110,7 +114,7 @@ impl Build<'_> {
             let record = Record::new(decision.slot.inputs.clone(), layer, made.digest, title, took.as_secs_f64(), created_secs);
             self.engine.store.save(&record).map_err(|e| self.failed(id, KEEPING, &e))?;
         }
-        Ok(Made { layer: ChainLayer { id: layer, empty: made.empty, base: None }, created_secs, recorded })
+        Ok(Made { layer: ChainLayer { id: layer, empty: made.empty, base: None }, created_secs, recorded, bytes: made.bytes })
     }
 
     /// Returns a built layer's diff ID and tar size under this build's clamp.

@@ -1,5 +1,6 @@
 //! A node's turn: take its result from the cache, or make it.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crate::cache::index::Index as _;
@@ -14,7 +15,7 @@ use super::commit::{Keep, Made};
 use super::decide::{Decision, Effort};
 use super::error::BuildError;
 use super::event::Event;
-use super::session::{Build, NodeResult};
+use super::session::{Build, NodeResult, Origin, Work};
 use super::state::{Chain, ChainLayer};
 
 impl Build<'_> {
@@ -30,9 +31,9 @@ impl Build<'_> {
                 continue;
             }
             let known = crate::graph::order::dependencies(node).iter().all(|d| self.results[d.0].get().is_some());
-            let decision = if known { self.decide(id, Effort::Cheap)? } else { None };
+            let decision = if known { self.decide(id, Effort::Cheap).inspect_err(|_| self.note_failed(id))? } else { None };
             match decision {
-                Some(Decision { found: Ok(record), slot, slot_id, .. }) => self.hit(id, &record, &slot, &slot_id)?,
+                Some(Decision { found: Ok(record), slot, slot_id, .. }) => self.hit(id, &record, &slot, &slot_id, Origin::Cache)?,
                 other => {
                     *self.decided[id.0].lock().expect("nobody panics with it") = other;
                     pending.push(id);
@@ -45,6 +46,19 @@ impl Build<'_> {
     /// Gives a node its result.
     pub fn turn(&self, id: NodeId) -> Result<(), BuildError> {
         self.go_on()?;
+        self.take_turn(id).inspect_err(|_| self.note_failed(id))
+    }
+
+    /// Remembers for the log that a node could not be done, unless it was interrupted.
+    fn note_failed(&self, id: NodeId) {
+        if !self.engine.cancel.is_cancelled() {
+            let mut works = self.works.lock().unwrap_or_else(PoisonError::into_inner);
+            let work = works.entry(id).or_default();
+            work.failed = Some(work.began.map_or(Duration::ZERO, |began| began.elapsed()));
+        }
+    }
+
+    fn take_turn(&self, id: NodeId) -> Result<(), BuildError> {
         let decided = self.decided[id.0].lock().expect("nobody panics with it").take();
         let decision = match decided {
             Some(decision) => decision,
@@ -52,11 +66,11 @@ impl Build<'_> {
         };
         let Decision { slot, slot_id, found, .. } = &decision;
         if let Ok(record) = found {
-            return self.hit(id, record, slot, slot_id);
+            return self.hit(id, record, slot, slot_id, Origin::Cache);
         }
         let key = slot.inputs.key();
         if let Some(record) = self.found_elsewhere(id, &key)? {
-            return self.hit(id, &record, slot, slot_id);
+            return self.hit(id, &record, slot, slot_id, Origin::Elsewhere);
         }
         let guard = self.engine.store.lock_step_unless(&key, &|| self.engine.cancel.is_cancelled());
         let guard = guard.map_err(|e| BuildError::caused("waiting for another build's step", &e))?.ok_or(BuildError::Cancelled)?;
@@ -65,7 +79,7 @@ impl Build<'_> {
         if !self.uncached(id) || self.shared.has_made(&key) {
             let found = self.engine.store.lookup(&key).map_err(|e| BuildError::caused("asking the cache", &e))?;
             if let Some(record) = found {
-                return self.hit(id, &record, slot, slot_id);
+                return self.hit(id, &record, slot, slot_id, Origin::Cache);
             }
         }
         let step = self.steps[id.0].expect("only steps have a turn");
@@ -74,6 +88,8 @@ impl Build<'_> {
         self.tell(Event::Started(step));
         self.tell(Event::Missed(step, reason.to_string()));
         let start = Instant::now();
+        let work = Work { wanted: Some((slot.clone(), slot_id.clone(), reason.clone())), began: Some(start), failed: None };
+        self.works.lock().unwrap_or_else(PoisonError::into_inner).insert(id, work);
         match self.make(id, &decision, start) {
             Ok(made) => {
                 let took = start.elapsed();
@@ -157,6 +173,7 @@ impl Build<'_> {
         record: &Record,
         slot: &crate::cache::record::Slot,
         slot_id: &crate::cache::record::SlotId,
+        origin: Origin,
     ) -> Result<(), BuildError> {
         let store = self.engine.store;
         let facts = store.layer_facts(&record.layer).map_err(|e| BuildError::caused("asking the cache", &e))?;
@@ -170,9 +187,11 @@ impl Build<'_> {
             layer: Some(layer),
             created_secs: record.created_secs,
             key: Some(record.key),
+            origin,
             reason: None,
             took: Duration::ZERO,
             cost_secs: record.cost_secs,
+            bytes: facts.map(|f| f.size_bytes),
         };
         self.set(id, result);
         self.note_place(id, slot_id, slot);
@@ -187,9 +206,11 @@ impl Build<'_> {
             layer: Some(made.layer),
             created_secs: made.created_secs,
             key: Some(decision.slot.inputs.key()),
+            origin: Origin::Made,
             reason: Some(reason),
             took,
             cost_secs: took.as_secs_f64(),
+            bytes: Some(made.bytes),
         }
     }
 
@@ -201,6 +222,7 @@ impl Build<'_> {
 
 impl NodeResult {
     fn base(chain: Chain) -> Self {
-        Self { chain, layer: None, created_secs: 0, key: None, reason: None, took: Duration::ZERO, cost_secs: 0.0 }
+        let (took, origin) = (Duration::ZERO, Origin::Base);
+        Self { chain, layer: None, created_secs: 0, key: None, origin, reason: None, took, cost_secs: 0.0, bytes: None }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cache::miss::Reason;
 use crate::cache::record::{Slot, SlotId};
@@ -86,6 +86,32 @@ pub(super) struct Build<'a> {
     pub pasts: Mutex<HashMap<(usize, &'static str), Pasts>>,
     /// What the next build shall compare with.
     pub noted: Mutex<Vec<(NodeId, SlotId, Slot)>>,
+    /// What had to be done, for the log.
+    pub works: Mutex<HashMap<NodeId, Work>>,
+}
+
+/// A node that had to be made, or could not even be decided.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// What it is made of, its place, and why it is not taken from the cache; none: that was not known yet.
+    pub wanted: Option<(Slot, SlotId, Reason)>,
+    /// When it began; none: something came in between.
+    pub began: Option<Instant>,
+    /// How long it took until it failed; none: it did not.
+    pub failed: Option<Duration>,
+}
+
+/// Where a result is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A base image: nobody's result.
+    Base,
+    /// This store.
+    Cache,
+    /// A shared cache.
+    Elsewhere,
+    /// This build.
+    Made,
 }
 
 /// What a node gave.
@@ -99,12 +125,16 @@ pub(super) struct NodeResult {
     pub created_secs: i64,
     /// Its key; none for bases.
     pub key: Option<CacheKey>,
+    /// Where it is from.
+    pub origin: Origin,
     /// Why it ran; none: it was cached, or is a base.
     pub reason: Option<Reason>,
     /// How long it took now.
     pub took: Duration,
     /// How long it took when its layer was made.
     pub cost_secs: f64,
+    /// The layer's size, where it is known without effort.
+    pub bytes: Option<u64>,
 }
 
 impl<'a> Build<'a> {
@@ -140,6 +170,7 @@ impl<'a> Build<'a> {
                 in_result,
                 pasts: Mutex::default(),
                 noted: Mutex::default(),
+                works: Mutex::default(),
             }
         };
         targets.iter().enumerate().map(one).collect()

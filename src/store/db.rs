@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Params, Row, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Params, Row, Transaction, TransactionBehavior};
 
 use super::{Result, Store, StoreError};
 
@@ -20,7 +20,10 @@ pub(super) const LOG_BYTES: u64 = 256 << 10;
 /// How long it may be when nobody has anything to add: some thirty builds' worth of what a build without changes writes.
 pub(super) const LOG_MAX_BYTES: u64 = 1 << 20;
 
-/// The first change to the schema also changes the store's format number.
+/// Which tables there are. A later program adds some, or makes those anew that can be lost; what a record or an image means
+/// changes with the store's format number only.
+const TABLES: i64 = 1;
+
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS blobs(digest TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS layers(id TEXT PRIMARY KEY, content TEXT, size_bytes INTEGER NOT NULL, entries INTEGER NOT NULL) WITHOUT ROWID;
@@ -40,10 +43,9 @@ CREATE INDEX IF NOT EXISTS records_content ON records(content);
 CREATE TABLE IF NOT EXISTS slots(id TEXT PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS meta(kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, PRIMARY KEY(kind, key));
 CREATE TABLE IF NOT EXISTS pins(owner TEXT NOT NULL, layer TEXT NOT NULL, PRIMARY KEY(owner, layer)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS builds(id INTEGER PRIMARY KEY AUTOINCREMENT, dockerfile TEXT NOT NULL, target TEXT NOT NULL,
-    started INTEGER NOT NULL, secs REAL NOT NULL, outcome TEXT NOT NULL, image TEXT);
-CREATE TABLE IF NOT EXISTS build_steps(build INTEGER NOT NULL, step INTEGER NOT NULL, title TEXT NOT NULL, outcome TEXT NOT NULL,
-    reason TEXT, key TEXT, secs REAL NOT NULL, saved_secs REAL NOT NULL, PRIMARY KEY(build, step)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS builds(id INTEGER PRIMARY KEY, dockerfile TEXT NOT NULL, started INTEGER NOT NULL, steps TEXT NOT NULL,
+    body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS log_parts(id TEXT PRIMARY KEY, of_step INTEGER NOT NULL, names TEXT NOT NULL, body BLOB NOT NULL);
 ";
 
 /// Opens a connection to an index that exists.
@@ -89,9 +91,36 @@ pub(super) fn create(root: &Path, path: &Path) -> Result<Connection> {
     // The answer tells what was really set; SQLite keeps the old mode where WAL can't work, which is what we want then.
     db.query_row(&format!("PRAGMA journal_mode={mode}"), [], |_| Ok(())).map_err(StoreError::index("setting the journal mode"))?;
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::index("making the tables"))?;
-    tx.execute_batch(SCHEMA).map_err(StoreError::index("making the tables"))?;
+    make_tables(&tx).map_err(StoreError::index("making the tables"))?;
     tx.commit().map_err(StoreError::index("making the tables"))?;
     Ok(db)
+}
+
+fn make_tables(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    tx.execute_batch(SCHEMA)?;
+    tx.pragma_update(None, "user_version", TABLES)
+}
+
+/// Makes the tables that an index of an earlier program lacks. Its log of builds is lost: it could not be told from.
+pub(super) fn bring_up(db: &mut Connection, root: &Path) -> Result<()> {
+    let doing = "bringing the tables up to date";
+    let version = |db: &Connection| db.pragma_query_value(None, "user_version", |r| r.get::<_, i64>(0));
+    match version(db).map_err(StoreError::index(doing))? {
+        TABLES => Ok(()),
+        0 => {
+            let mut run = || {
+                let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                // Another process may have been quicker.
+                if version(&tx)? == 0 {
+                    tx.execute_batch("DROP TABLE IF EXISTS build_steps; DROP TABLE IF EXISTS builds")?;
+                    make_tables(&tx)?;
+                }
+                tx.commit()
+            };
+            run().map_err(StoreError::index(doing))
+        }
+        later => Err(StoreError::OtherFormat { path: root.into(), found: format!("plywood store 1, tables {later}") }),
+    }
 }
 
 /// Returns whether a WAL index works at `root`: not on file systems that several machines share.

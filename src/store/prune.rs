@@ -11,9 +11,9 @@ use std::path::PathBuf;
 use rusqlite::Transaction;
 
 use super::db::uint;
-use super::rows::{DOWNLOADS, MADE_AGAIN, NAMED_BY_SLOTS, SEVERAL};
+use super::rows::{DOWNLOADS, MADE_AGAIN, SEVERAL};
 use super::usage::{Usage, UsageKind, Walk};
-use super::{Result, Store, StoreError, session};
+use super::{Result, Store, StoreError, log, session};
 
 /// What to remove. Without any choice: only what nothing can reach, and images without a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -278,10 +278,6 @@ impl Needed {
             tx.prepare_cached("DELETE FROM blobs WHERE digest=?1")?.execute([digest])?;
         }
         tx.execute("DELETE FROM layer_blobs WHERE digest NOT IN (SELECT digest FROM blobs)", [])?;
-        tx.execute(
-            "DELETE FROM meta WHERE kind=?1 AND NOT EXISTS (SELECT 1 FROM slots WHERE instr(slots.body, CAST(meta.key AS BLOB))>0)",
-            [NAMED_BY_SLOTS],
-        )?;
-        Ok(())
+        log::remove_lists(tx)
     }
 }

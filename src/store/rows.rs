@@ -4,16 +4,16 @@
 //! ask the queue first, the database second. In this order nothing falls between.
 
 use rusqlite::{Transaction, params};
-use serde::Serialize;
 
-use super::db::{all, int, parsed, uint};
+use super::db::{int, parsed, uint};
 use super::image::Source;
 use super::layers::{LayerBlob, LayerFacts};
 use super::lock::StepGuard;
 use super::{Result, Store, StoreError};
 use crate::digest::{CacheKey, ContentDigest, DiffId, Digest, LayerId};
 
-/// The kind of those values that are named by a digest which slots mention: collected when no slot does any more.
+/// The kind of those values that are named by a digest which slots and the log of builds mention: collected when neither
+/// does any more.
 pub const NAMED_BY_SLOTS: &str = "files";
 
 /// The kind of those values that are made again at little cost: dropped whenever records are collected, since what they
@@ -156,42 +156,6 @@ pub struct RecordRow {
     pub body: Vec<u8>,
 }
 
-/// A finished build, for statistics.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct BuildRow {
-    /// Which Dockerfile, as the caller names it.
-    pub dockerfile: String,
-    /// The target stage; empty: the last.
-    pub target: String,
-    /// When it began, in unix seconds.
-    pub started_secs: i64,
-    /// How long it took.
-    pub secs: f64,
-    /// `done`, `failed`, `cancelled`: the caller's word.
-    pub outcome: String,
-    /// The image that it made.
-    pub image: Option<Digest>,
-    /// Its steps, in order.
-    pub steps: Vec<BuildStepRow>,
-}
-
-/// One step of a finished build.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct BuildStepRow {
-    /// `RUN make`.
-    pub title: String,
-    /// `cached`, `built`, `failed`, ...: the caller's word.
-    pub outcome: String,
-    /// Why it was not cached, in words.
-    pub reason: Option<String>,
-    /// Its key, when it got as far.
-    pub key: Option<CacheKey>,
-    /// How long its work took.
-    pub secs: f64,
-    /// What a hit saved: the cost of its record.
-    pub saved_secs: f64,
-}
-
 impl Store {
     /// Returns the newest record of `key` whose layer is still there. The layer then is held (see [`Store::hold`]).
     pub fn record(&self, key: &CacheKey) -> Result<Option<RecordRow>> {
@@ -283,52 +247,6 @@ impl Store {
         self.write("DELETE FROM meta WHERE kind=?1 AND key=?2", params![kind, key])
     }
 
-    /// Stores a finished build and returns its number.
-    pub fn put_build(&self, build: &BuildRow) -> Result<i64> {
-        let doing = "writing a build";
-        let mut db = self.db_to_write();
-        let tx = db.transaction().map_err(StoreError::index(doing))?;
-        let id = write_build(&tx, build).map_err(StoreError::index(doing))?;
-        tx.commit().map_err(StoreError::index(doing))?;
-        Ok(id)
-    }
-
-    /// Returns the newest builds with their numbers, newest first.
-    pub fn builds(&self, limit: usize) -> Result<Vec<(i64, BuildRow)>> {
-        let db = self.db();
-        let rows = all(
-            &db,
-            "SELECT id,dockerfile,target,started,secs,outcome,image FROM builds ORDER BY id DESC LIMIT ?1",
-            [int(limit as u64)],
-            |r| {
-                let row = BuildRow {
-                    dockerfile: r.get(1)?,
-                    target: r.get(2)?,
-                    started_secs: r.get(3)?,
-                    secs: r.get(4)?,
-                    outcome: r.get(5)?,
-                    image: None,
-                    steps: Vec::new(),
-                };
-                Ok((r.get::<_, i64>(0)?, row, r.get::<_, Option<String>>(6)?))
-            },
-        )?;
-        let mut builds = Vec::with_capacity(rows.len());
-        for (id, mut build, image) in rows {
-            build.image = image.map(|i| parsed("image id", &i)).transpose()?;
-            let steps =
-                all(&db, "SELECT title,outcome,reason,key,secs,saved_secs FROM build_steps WHERE build=?1 ORDER BY step", [id], |r| {
-                    Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get::<_, Option<String>>(3)?, r.get(4)?, r.get(5)?))
-                })?;
-            for (title, outcome, reason, key, secs, saved_secs) in steps {
-                let key = key.map(|k| parsed("cache key", &k)).transpose()?;
-                build.steps.push(BuildStepRow { title, outcome, reason, key, secs, saved_secs });
-            }
-            builds.push((id, build));
-        }
-        Ok(builds)
-    }
-
     /// Protects layers beyond this process's life, under a name that is the caller's (`container:<id>`). Replaces
     /// what the name protected; no layers: gives up. On the disk when this returns.
     pub fn pin(&self, owner: &str, layers: &[LayerId]) -> Result<()> {
@@ -370,22 +288,4 @@ impl Store {
             None => self.one("SELECT size_bytes FROM blobs WHERE digest=?1", [digest.to_string()], |r| r.get(0).map(uint)),
         }
     }
-}
-
-fn write_build(tx: &Transaction<'_>, build: &BuildRow) -> rusqlite::Result<i64> {
-    let image = build.image.map(|d| d.to_string());
-    tx.prepare_cached("INSERT INTO builds(dockerfile,target,started,secs,outcome,image) VALUES(?1,?2,?3,?4,?5,?6)")?.execute(params![
-        build.dockerfile,
-        build.target,
-        build.started_secs,
-        build.secs,
-        build.outcome,
-        image
-    ])?;
-    let id = tx.last_insert_rowid();
-    let mut step = tx.prepare_cached("INSERT INTO build_steps VALUES(?1,?2,?3,?4,?5,?6,?7,?8)")?;
-    for (n, s) in (0..).zip(&build.steps) {
-        step.execute(params![id, int(n), s.title, s.outcome, s.reason, s.key.map(|k| k.to_string()), s.secs, s.saved_secs])?;
-    }
-    Ok(id)
 }

@@ -240,33 +240,6 @@ fn small_tables_keep_what_they_are_given() {
 }
 
 #[test]
-fn builds_are_listed_newest_first() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    let step = |outcome: &str, reason: Option<&str>| BuildStepRow {
-        title: "RUN x".into(),
-        outcome: outcome.into(),
-        reason: reason.map(Into::into),
-        key: reason.map(|_| CacheKey::from_bytes([1; 32])),
-        secs: 0.5,
-        saved_secs: 2.0,
-    };
-    let build = |n: i64| BuildRow {
-        dockerfile: "/src/Dockerfile".into(),
-        target: String::new(),
-        started_secs: n,
-        secs: 1.0,
-        outcome: "done".into(),
-        image: Some(Digest::of(b"i")),
-        steps: vec![step("cached", None), step("built", Some("first build of this step"))],
-    };
-    for n in 1..=3 {
-        assert_eq!(store.put_build(&build(n)).unwrap(), n);
-    }
-    assert_eq!(store.builds(2).unwrap(), [(3, build(3)), (2, build(2))]);
-}
-
-#[test]
 fn a_failure_behind_the_callers_back_is_told_by_flush() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

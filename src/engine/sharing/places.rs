@@ -10,7 +10,6 @@ use super::place::SharingError;
 use super::{Sharing, Sink, locked};
 use crate::cache::files::FileList;
 use crate::cache::index::Index as _;
-use crate::cache::key::{MountSource, SourceKind, StepInputs};
 use crate::cache::miss::{self, Reason};
 use crate::cache::record::Slot;
 use crate::cache::remote::object::Kind;
@@ -90,7 +89,7 @@ impl Build<'_> {
 
     fn send_group(&self, sink: &Sink<'_>, group: Group, slots: &[Option<Slot>]) -> Result<(), SharingError> {
         let mut lists = Vec::new();
-        for tree in slots.iter().flatten().flat_map(trees) {
+        for tree in slots.iter().flatten().flat_map(|slot| slot.inputs.trees()) {
             let Some(list) = self.engine.store.files(&tree).ok().flatten() else { continue };
             let bytes = list.encode();
             if bytes.len() > LIST_MAX_BYTES || lists.iter().any(|(t, _)| *t == tree) {
@@ -111,20 +110,5 @@ impl Build<'_> {
     pub(super) fn dockerfile_name(&self) -> &str {
         let name = self.graph.source.name();
         name.rsplit_once('/').map_or(name, |(_, base)| base)
-    }
-}
-
-/// The trees whose files a slot's inputs speak of.
-fn trees(slot: &Slot) -> Vec<ContentDigest> {
-    match &slot.inputs.step {
-        StepInputs::Copy(copy) => {
-            let paths = copy.sources.iter().filter(|s| s.kind == SourceKind::Path);
-            paths.flat_map(|s| s.matches.iter().map(|m| m.content)).collect()
-        }
-        StepInputs::Run(run) => {
-            let bound = |source: &MountSource| if let MountSource::Bind { content } = source { Some(*content) } else { None };
-            run.mounts.iter().filter_map(|m| bound(&m.source)).collect()
-        }
-        StepInputs::Workdir(_) => Vec::new(),
     }
 }
