@@ -3,9 +3,11 @@
 //! Volumes are opened here, once, by the host's path; the sandbox gets descriptors.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, major, minor, openat};
 
+use crate::sandbox::defaults::DEVICES;
 use crate::sandbox::{MountSource, MountSpec, Network};
 
 use super::RunError;
@@ -13,20 +15,30 @@ use super::request::{RunRequest, Volume, VolumeSource};
 
 /// Opens a volume.
 pub(super) fn open(volume: &Volume) -> Result<MountSpec, RunError> {
-    let (source, is_memory) = match &volume.source {
-        VolumeSource::Tmpfs { size_bytes, mode } => (MountSource::Tmpfs { size_bytes: *size_bytes, mode: *mode }, true),
+    let (source, is_memory, is_device) = match &volume.source {
+        VolumeSource::Tmpfs { size_bytes, mode } => (MountSource::Tmpfs { size_bytes: *size_bytes, mode: *mode }, true, false),
         VolumeSource::Bind { path, create } => {
             let failed = |source| RunError::Volume { path: path.clone(), source };
             if *create && fs::symlink_metadata(path).is_err() {
                 fs::create_dir_all(path).map_err(failed)?;
             }
             let source = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| failed(errno.into()))?;
-            (MountSource::Bind { source, recursive: true }, false)
+            let is_device = is_harmless_device(&source).map_err(|errno| failed(errno.into()))?;
+            (MountSource::Bind { source, recursive: true }, false, is_device)
         }
     };
     let mount = MountSpec::new(volume.target.clone(), source);
-    // As docker: a tmpfs holds no devices and no set-user-id programs, and nothing to execute.
-    Ok(MountSpec { readonly: volume.readonly, nosuid: is_memory, nodev: is_memory, noexec: is_memory, ..mount })
+    // As docker: a tmpfs holds no set-user-id programs, and nothing to execute. No volume holds devices: in a directory of the
+    // host root's processes could make its disks, and open them.
+    Ok(MountSpec { readonly: volume.readonly, nosuid: is_memory, nodev: !is_device, noexec: is_memory, ..mount })
+}
+
+/// Whether a volume is one of the devices that every container has (`-v /dev/null:/etc/motd`).
+fn is_harmless_device(source: &OwnedFd) -> rustix::io::Result<bool> {
+    let stat = fstat(source)?;
+    let number = (major(stat.st_rdev), minor(stat.st_rdev));
+    let known = DEVICES.iter().any(|(_, major, minor)| (*major, *minor) == number);
+    Ok(known && FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice)
 }
 
 /// Returns `/etc/resolv.conf`, `/etc/hosts` and `/etc/hostname`, which can be written and are forgotten at the end.

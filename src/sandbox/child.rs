@@ -186,6 +186,12 @@ impl Child<'_> {
                 self.make(place, |directory, name| file::make_node(directory, name, libc::S_IFCHR | 0o666, *major, *minor))
             }
             Op::MakeLink { place, to } => self.make(place, |directory, name| file::make_symlink(to, directory, name)),
+            Op::Restrict { path, attributes } => {
+                let place = self.open(path, libc::O_PATH | libc::O_DIRECTORY)?;
+                mount::add_attributes(place, Depth::Single, *attributes)?;
+                file::close(place);
+                Ok(())
+            }
             Op::CheckFileSystem { path, magic } => {
                 let found = file::file_system_magic(self.open(path, libc::O_PATH)?)?;
                 if found == *magic { Ok(()) } else { Err(Errno(libc::EINVAL)) }

@@ -118,13 +118,23 @@ fn devices(spec: &SandboxSpec, ops: &mut Vec<Op>) -> Result<()> {
     for (name, major, minor) in defaults::DEVICES {
         let place = place("/dev", name)?;
         match spec.host.devices {
-            DeviceSource::Make => ops.push(Op::MakeDevice { place, major, minor }),
+            DeviceSource::Make => {
+                let path = c(&format!("/dev/{name}"))?;
+                ops.push(Op::MakeDevice { place, major, minor });
+                // A mount of its own, that outlives what is taken from /dev below.
+                ops.push(Op::BindInside { source: path.clone(), target: path });
+            }
             DeviceSource::Bind => {
                 let path = c(&format!("/dev/{name}"))?;
                 ops.push(Op::MakeFile(place));
                 ops.push(Op::BindHost { source: path.clone(), depth: Depth::Single, attributes: 0, target: path });
             }
         }
+    }
+    if !spec.insecure {
+        // CAP_MKNOD is among Docker's capabilities; its devices cgroup refuses to open what a step made, which not every host
+        // lets us have. Without this, root's steps could make the host's disks in /dev, and open them.
+        ops.push(Op::Restrict { path: c("/dev")?, attributes: NO_DEV });
     }
     for (name, target) in defaults::DEVICE_LINKS {
         ops.push(Op::MakeLink { place: place("/dev", name)?, to: c(target)? });

@@ -108,6 +108,11 @@ pub enum Op {
         place: Place,
         to: CString,
     },
+    /// Adds attributes to the mount whose root `path` is; those on top of it keep theirs.
+    Restrict {
+        path: CString,
+        attributes: u64,
+    },
     /// Fails unless `path` lies on a file system with this magic number.
     CheckFileSystem {
         path: CString,
@@ -254,6 +259,7 @@ impl fmt::Display for Op {
             Self::MakeFile(place) => write!(f, "make file {place}"),
             Self::MakeDevice { place, major, minor } => write!(f, "make device {place} {major}:{minor}"),
             Self::MakeLink { place, to } => write!(f, "make link {place} -> {}", text(to)),
+            Self::Restrict { path, attributes } => write!(f, "restrict {}{}", text(path), Attributes(*attributes)),
             Self::CheckFileSystem { path, magic } => write!(f, "check that {} has file system {magic:#x}", text(path)),
             Self::RootReadOnly => f.write_str("make the root read-only"),
             Self::Pivot => f.write_str("pivot to the new root and detach all that lies on it"),

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
-use super::{Done, World};
+use super::{Done, World, is_root, skipped};
 
 fn world(dockerfile: &str) -> World {
     let w = World::new();
@@ -54,6 +54,19 @@ fn environment_user_directory_and_host_name_are_what_was_asked() {
     );
     assert_eq!(run(&["-w", "/", "-u", "5:6", "t", "sh", "-c", "id -u; id -g; pwd"]), "5\n6\n/\n");
     assert_eq!(run(&["--hostname", "box", "t", "cat", "/proc/sys/kernel/hostname"]), "box\n");
+}
+
+#[test]
+fn privileged_a_device_made_in_a_volume_is_not_opened_and_docker_s_own_ones_are() {
+    if !is_root() {
+        return skipped("needs root, to make devices");
+    }
+    let w = World::new();
+    w.file("Dockerfile", "FROM nodes\n").build(&["-t", "t", "--build-context", "nodes=host:sh,cat,mknod"]).ok();
+    std::fs::create_dir(w.path("data")).unwrap();
+    let data = format!("{}:/data", w.path("data").display());
+    let script = "mknod /data/null c 1 3 && ! cat /data/null && cat /null && : > /null && ! sh -c ': > /kmsg'";
+    w.ply(&["run", "--rm", "-v", &data, "-v", "/dev/null:/null", "-v", "/dev/kmsg:/kmsg", "t", "sh", "-c", script]).ok();
 }
 
 #[test]
