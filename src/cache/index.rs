@@ -152,10 +152,10 @@ mod tests {
         let slot = Slot { inputs: KeyInputs { step: StepInputs::Copy(Box::new(copy)), ..inputs("/") }, sources: vec!["a".into()] };
         store.set_slot(&id, &slot).unwrap();
         assert_eq!(store.slot(&id).unwrap(), Some(slot.clone()));
-        store.prune(&Default::default()).unwrap();
+        store.prune(&Default::default(), &|rows| super::super::worth::appraise(rows, &Default::default())).unwrap();
         assert_eq!(store.files(&tree).unwrap(), Some(files));
         store.set_slot(&id, &Slot { inputs: inputs("/"), ..slot }).unwrap();
-        store.prune(&Default::default()).unwrap();
+        store.prune(&Default::default(), &|rows| super::super::worth::appraise(rows, &Default::default())).unwrap();
         assert_eq!(store.files(&tree).unwrap(), None);
     }
 }

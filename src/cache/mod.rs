@@ -36,7 +36,8 @@
 //! | `--label`, tags, outputs, progress, jobs | no | the configuration or the display, no layer |
 //! | clock, host, user, store, driver, isolation | no | a step that shows them is not reproducible, and stays as first built |
 //!
-//! Pure: [`key`], [`files`], [`miss`], [`record`], [`remote`]. [`index`] and [`log`] stand on the store.
+//! Pure: [`key`], [`files`], [`miss`], [`record`], [`remote`]. [`index`] and [`log`] stand on the store; [`worth`] says to it what
+//! records are worth.
 //!
 //! What a newcomer gets wrong: a **slot** never makes a hit. It remembers the last inputs of a place in a Dockerfile,
 //! so that a miss can be told as a difference; hits come from keys alone.
@@ -50,3 +51,4 @@ pub mod record;
 pub mod remote;
 pub mod state;
 mod wire;
+pub mod worth;

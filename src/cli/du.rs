@@ -5,20 +5,23 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::cache::worth;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
-use crate::cli::{format, stored};
-use crate::store::{Usage, UsageKind, UsageRow};
+use crate::cli::{format, prune, stored};
+use crate::store::{CacheUnit, Usage, UsageKind, UsageRow};
 use crate::ui::table::{Align, Table};
 use crate::ui::{human, out};
 
 /// Show what the store takes of the disk
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Sizes are what the disk counts: blocks, a file with several names once, directories too. What they add up to is\n\
+    what `du -s` says of the store. WORTH is what keeping a thing saves: seconds a megabyte, less the longer it was of no use.")]
 pub struct DuArgs {
-    /// A line for each thing, not for each kind
+    /// The cache thing by thing, what is worth least first; and a line for everything else
     #[arg(short, long)]
     pub verbose: bool,
-    /// json, or a template such as '{{.Name}} {{.Bytes}}'; a line for each thing
+    /// json, or a template such as '{{.Name}} {{.Bytes}}'; a line for each thing, with --verbose for each thing of the cache
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
 }
@@ -26,11 +29,22 @@ pub struct DuArgs {
 /// Prints the sizes.
 pub fn run(args: &DuArgs, session: &Session) -> Result<(), Failure> {
     let store = stored::open(session)?;
-    let rows = store.du().map_err(|e| Failure::of(&e))?;
     let now_secs = session.env.now_secs;
+    let units = || {
+        let uses = worth::uses(&store)?;
+        store.cache_units(&|records| worth::appraise(records, &uses), now_secs)
+    };
+    let units = || units().map_err(|e| Failure::of(&e));
+    if let (Some(format), true) = (&args.format, args.verbose) {
+        return Ok(out::result(&format::each(format, &units()?.iter().map(prune::unit).collect::<Vec<_>>())?)?);
+    }
+    let rows = store.du().map_err(|e| Failure::of(&e))?;
     Ok(out::result(&match &args.format {
         Some(format) => format::each(format, &rows.iter().map(value).collect::<Vec<_>>())?,
-        None if args.verbose => each(&rows, now_secs) + "\n" + &sums(&rows),
+        None if args.verbose => {
+            let units = units()?;
+            [prune::table(&units, now_secs), each(&rows, now_secs), sums(&rows), reclaimable(&units)].join("\n")
+        }
         None => sums(&rows),
     })?)
 }
@@ -65,6 +79,13 @@ fn each(rows: &[UsageRow], now_secs: i64) -> String {
         table.row([row.name.clone(), human::size(row.usage.bytes), row.usage.inodes.to_string(), used]);
     }
     table.render()
+}
+
+/// Says what of the cache can go.
+fn reclaimable(units: &[CacheUnit]) -> String {
+    // What several units share is in none of these sums.
+    let free: u64 = units.iter().filter(|u| !u.in_use).map(|u| u.private.bytes).sum();
+    format!("`ply prune --all` would free about {}\n", human::size(free))
 }
 
 fn sums(rows: &[UsageRow]) -> String {

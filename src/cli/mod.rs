@@ -6,6 +6,7 @@
 
 pub mod build;
 pub mod cache;
+pub mod collection;
 pub mod completions;
 pub mod doctor;
 pub mod du;

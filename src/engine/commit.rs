@@ -135,6 +135,11 @@ impl Build<'_> {
         Ok((digests.diff_id, digests.tar_size_bytes))
     }
 
+    /// Returns the digest of what is in a layer directory.
+    pub fn content(&self, id: NodeId, dir: &Path) -> Result<ContentDigest, BuildError> {
+        self.digest(dir).map(|(_, digests)| digests.content).map_err(|e| self.failed(id, "digesting its result", &e))
+    }
+
     /// Digests a layer directory under this build's clamp.
     fn digest(&self, dir: &Path) -> Result<(ChangeSet, LayerDigests), LayerError> {
         let fd = open(dir)?;

@@ -15,8 +15,18 @@ use super::commit::{Keep, Made};
 use super::decide::{Decision, Effort};
 use super::error::BuildError;
 use super::event::Event;
+use super::files::Unwritten;
 use super::session::{Build, NodeResult, Origin, Work};
 use super::state::{Chain, ChainLayer};
+
+/// What a step's work is done for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// Its result; whoever watches hears of it.
+    Build,
+    /// Only to be compared: nobody hears, and all files are written.
+    Again,
+}
 
 impl Build<'_> {
     /// Settles all nodes whose result is at hand without effort; returns the others, in order.
@@ -113,25 +123,15 @@ impl Build<'_> {
     fn make(&self, id: NodeId, decision: &Decision, start: Instant) -> Result<Made, BuildError> {
         let node = &self.graph.nodes[id.0];
         let staging = self.engine.store.stage().map_err(|e| BuildError::caused("making a working directory", &e))?;
-        let linked = matches!(&node.op, Op::Copy(op) if op.link);
-        let below = if linked { Chain::default() } else { self.parent_chain(id) };
-        let prepared = self.prepare(id, &below, &staging)?;
+        let prepared = self.prepare(id, &self.chain_below(id), &staging)?;
+        let unwritten = self.work(id, decision, &prepared, Doing::Build)?;
         let mut keep = Keep::Record;
-        let mut unwritten = None;
-        match &node.op {
-            Op::Run(op) => {
-                self.run(id, op, &prepared)?;
-                if !self.mounts_are_as_keyed(id, op, decision) {
-                    keep = Keep::LayerOnly;
-                    let title = &node.title;
-                    self.tell(Event::Notice(format!(
-                        "{title}: a mounted file changed while it ran: the result is not taken for later builds"
-                    )));
-                }
-            }
-            Op::Copy(op) => unwritten = self.copy(id, op, decision, &prepared)?,
-            Op::Mkdir(op) => self.make_directory(id, op, &prepared)?,
-            Op::Base(_) => unreachable!("bases have no turn"),
+        if let Op::Run(op) = &node.op
+            && !self.mounts_are_as_keyed(id, op, decision)
+        {
+            keep = Keep::LayerOnly;
+            let title = &node.title;
+            self.tell(Event::Notice(format!("{title}: a mounted file changed while it ran: the result is not taken for later builds")));
         }
         self.go_on()?;
         let layer = prepared.finish().map_err(|e| self.snapshot_error(id, &e))?;
@@ -142,7 +142,28 @@ impl Build<'_> {
         self.record(id, made, decision, start.elapsed(), keep)
     }
 
-    fn prepare(&self, id: NodeId, below: &Chain, staging: &Staging) -> Result<Prepared, BuildError> {
+    /// Does a step's work in a prepared root; returns the files that are not written yet.
+    pub fn work(&self, id: NodeId, decision: &Decision, prepared: &Prepared, doing: Doing) -> Result<Option<Unwritten>, BuildError> {
+        match &self.graph.nodes[id.0].op {
+            Op::Run(op) => self.run(id, op, prepared, doing).map(|()| None),
+            Op::Copy(op) => self.copy(id, op, decision, prepared, doing),
+            Op::Mkdir(op) => self.make_directory(id, op, prepared).map(|()| None),
+            Op::Base(_) => unreachable!("bases have no turn"),
+        }
+    }
+
+    /// Whether a step's layer is put on top of whatever there is: it sees nothing of it.
+    pub fn is_linked(&self, id: NodeId) -> bool {
+        matches!(&self.graph.nodes[id.0].op, Op::Copy(op) if op.link)
+    }
+
+    /// The file system that a node's work is done in.
+    pub fn chain_below(&self, id: NodeId) -> Chain {
+        if self.is_linked(id) { Chain::default() } else { self.parent_chain(id) }
+    }
+
+    /// Puts a root file system together.
+    pub fn prepare(&self, id: NodeId, below: &Chain, staging: &Staging) -> Result<Prepared, BuildError> {
         let lowers = self.lowers(below)?;
         self.driver()?.prepare(&lowers, staging.path()).map_err(|e| self.snapshot_error(id, &e))
     }
@@ -152,7 +173,8 @@ impl Build<'_> {
         prepared.root().try_clone_to_owned().map(Root::from_fd).map_err(|e| self.failed(id, "opening the root file system", &e))
     }
 
-    fn snapshot_error(&self, id: NodeId, error: &SnapshotError) -> BuildError {
+    /// Places an error of a root file system.
+    pub fn snapshot_error(&self, id: NodeId, error: &SnapshotError) -> BuildError {
         self.failed(id, "", error)
     }
 

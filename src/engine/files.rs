@@ -11,6 +11,7 @@ use crate::snapshot::Prepared;
 use super::copy::{self, CopyContext, CopyError, Deferred, Fetched, RemoteFile, Writing};
 use super::decide::Decision;
 use super::error::{BuildError, chain};
+use super::execute::Doing;
 use super::request::Output;
 use super::session::Build;
 
@@ -32,7 +33,14 @@ const DOWNLOAD_MODE: u32 = 0o600;
 
 impl Build<'_> {
     /// Writes a COPY's files into a prepared root; returns those that the layer's tar shall take from their source.
-    pub fn copy(&self, id: NodeId, op: &CopyOp, decision: &Decision, prepared: &Prepared) -> Result<Option<Unwritten>, BuildError> {
+    pub fn copy(
+        &self,
+        id: NodeId,
+        op: &CopyOp,
+        decision: &Decision,
+        prepared: &Prepared,
+        doing: Doing,
+    ) -> Result<Option<Unwritten>, BuildError> {
         let root = self.root(id, prepared)?;
         let has_paths = op.sources.iter().any(|s| matches!(s, CopySource::Path(..)));
         let tree = if has_paths { Some(self.tree(id, &op.from)?) } else { None };
@@ -56,7 +64,10 @@ impl Build<'_> {
             ownership: self.engine.ownership,
             now: self.time_of_new_files(),
             cancel: &self.engine.cancel,
-            writing: selection.map_or(Writing::Everything, |selection| self.writing(id, op, selection)),
+            writing: match selection {
+                Some(selection) if doing == Doing::Build => self.writing(id, op, selection),
+                _ => Writing::Everything,
+            },
         };
         let mut checkouts = Vec::new();
         let mut fetched = self.fetch(op, &mut checkouts)?;

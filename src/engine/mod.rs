@@ -10,6 +10,8 @@
 //! | `sharing` | caches of other machines: records in, layers when needed, results out |
 //! | `assemble`, `finished`, `result`, `export` | configuration, image, store, archives |
 //! | `log` | the row of a build that statistics are made of |
+//! | `verify` | hits run again and compared, on demand |
+//! | `collect` | room on the disk, when the cache has grown too big |
 //!
 //! A build for several platforms gathers its inputs once; then each platform has a graph and a [`session::Build`], whose
 //! nodes run side by side with the others'. A step that is the same for several platforms is made by whoever comes
@@ -30,6 +32,7 @@ mod registry_tests;
 pub mod request;
 pub mod sources;
 
+mod collect;
 mod commit;
 mod decide;
 mod execute;
@@ -48,6 +51,7 @@ mod sharing;
 mod ssh;
 mod state;
 mod trees;
+mod verify;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -74,6 +78,7 @@ use sharing::Sharing;
 use sources::{Missing, Policy, Progress, Pulls, Sources};
 
 pub use result::{Answer, BuildOutcome, Prebuilt, Sent};
+pub use verify::{Verdict, Verification, VerifiedStep};
 
 /// What builds work with; made once a process.
 pub struct Engine<'a> {
@@ -196,10 +201,18 @@ pub fn build(
         let missing = if ran.is_ok() && sharing::bases_are_needed(&builds)? { Missing::Fetch } else { Missing::LeaveOut };
         let pulled = engine.sources(false).finish_pulls(missing).map_err(|e| BuildError::caused("pulling a base image", &e));
         ran.and(pulled)?;
-        match request.purpose {
-            Purpose::Prebuild => Ok(BuildOutcome::default()),
-            _ => Results::of(engine, request, &builds)?.write(stdout),
+        // Before anything is written: what is found wrong shall not go out.
+        let verified = request.verify.map(|wanted| verify::run(&builds, wanted, request.jobs)).transpose()?;
+        if verified.as_ref().is_some_and(Verification::has_failed) {
+            result::write_verification(request, verified.as_ref())?;
+            return Err(BuildError::plain("--verify-cache: a cached step does not give what the cache gave")
+                .hint("`--no-cache-filter STAGE` runs a stage's steps anew and replaces their results"));
         }
+        let built = match request.purpose {
+            Purpose::Prebuild => BuildOutcome::default(),
+            _ => Results::of(engine, request, &builds)?.write(stdout, verified.as_ref())?,
+        };
+        Ok(BuildOutcome { verified, ..built })
     });
     let shared = sharing.finish(&builds, outcome.is_ok());
     let outcome = outcome.and_then(|built| shared.map(|()| built)).map_err(unless_cancelled);
@@ -208,6 +221,7 @@ pub fn build(
     // Before the log of builds: the first write after it costs a sync.
     engine.store.tidy()?;
     log::write(&builds, start, &outcome)?;
+    collect::after(engine, request.collection.as_ref());
     outcome
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::graph::{Entitlement, NetworkMode};
 use crate::image::platform::Platform;
+use crate::store::Limits;
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,40 @@ pub struct BuildRequest {
     pub purpose: Purpose,
     /// How many steps may run side by side; none: the number of processors.
     pub jobs: Option<usize>,
+    /// `--gc`: how much the cache may take after this build; none: nothing is collected.
+    pub collection: Option<Collection>,
+    /// `--verify-cache`: which hits are run again and compared.
+    pub verify: Option<Verify>,
+}
+
+/// Which hits are run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verify {
+    /// How many.
+    pub sample: Sample,
+    /// What the choice is made by.
+    pub seed: u64,
+}
+
+/// How many of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Sample {
+    All,
+    Count(usize),
+    /// Rounded up.
+    Share {
+        millionths: u32,
+    },
+}
+
+/// What was said of automatic collection; the rest is the store's usual policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Collection {
+    /// The bounds that were said.
+    pub limits: Limits,
+    /// What was of no use for longer goes first.
+    pub keep_secs: Option<i64>,
 }
 
 /// Where the main context comes from.

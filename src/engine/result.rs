@@ -21,12 +21,16 @@ use crate::snapshot::ReadOnlyTree;
 use crate::store::{ImageLayer, NewImage};
 
 use super::Engine;
+use super::Verification;
 use super::error::BuildError;
 use super::event::Event;
 use super::export::{ExportError, Exported, Exporter, FinishedImage};
 use super::request::{BuildRequest, Output, PlatformSplit, PushOutput};
 use super::session::Build;
 use super::sources::{Several, note_several};
+
+/// The metadata's entry for [`Verification`].
+const VERIFICATION: &str = "plywood.verification";
 
 /// What a build gave.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +44,8 @@ pub struct BuildOutcome {
     pub answer: Option<Answer>,
     /// What was done, when no image was to be made.
     pub prebuilt: Option<Prebuilt>,
+    /// What came of running hits again, when that was asked for.
+    pub verified: Option<Verification>,
 }
 
 /// What steps without an image came to.
@@ -100,7 +106,7 @@ impl<'a> Results<'a> {
     }
 
     /// Makes what was asked for.
-    pub fn write(&self, stdout: &mut dyn Write) -> Result<BuildOutcome, BuildError> {
+    pub fn write(&self, stdout: &mut dyn Write, verified: Option<&Verification>) -> Result<BuildOutcome, BuildError> {
         let id = Digest::of(&self.main().config);
         if self.request.outputs.is_empty() {
             self.keep(&[])?;
@@ -116,8 +122,11 @@ impl<'a> Results<'a> {
             write_file(path, id.to_string().as_bytes())?;
         }
         if let Some(path) = &self.request.metadata_file {
-            let text = serde_json::to_vec_pretty(&self.metadata(&id, exported.as_ref())?).expect("a Value is serialisable");
-            write_file(path, &text)?;
+            let mut metadata = self.metadata(&id, exported.as_ref())?;
+            if let Some(verified) = verified {
+                metadata[VERIFICATION] = verified.to_json();
+            }
+            write_file(path, &serde_json::to_vec_pretty(&metadata).expect("a Value is serialisable"))?;
         }
         Ok(BuildOutcome { image: Some(id), ..BuildOutcome::default() })
     }
@@ -248,6 +257,13 @@ impl<'a> Results<'a> {
         out.insert("plywood.isolation".into(), isolation_json(&self.engine.isolation()?));
         Ok(Value::Object(out))
     }
+}
+
+/// Writes what came of running hits again, when that is all that there is.
+pub(super) fn write_verification(request: &BuildRequest, verified: Option<&Verification>) -> Result<(), BuildError> {
+    let (Some(path), Some(verified)) = (&request.metadata_file, verified) else { return Ok(()) };
+    let metadata = json!({ VERIFICATION: verified.to_json() });
+    write_file(path, &serde_json::to_vec_pretty(&metadata).expect("a Value is serialisable"))
 }
 
 /// Normalises names, each once.

@@ -18,6 +18,7 @@ use crate::snapshot::Prepared;
 
 use super::error::BuildError;
 use super::event::{Event, Stream};
+use super::execute::Doing;
 use super::mounts::Kept;
 use super::session::Build;
 
@@ -30,7 +31,7 @@ const CANCEL_POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 impl Build<'_> {
     /// Runs a command in a prepared root.
-    pub fn run(&self, id: NodeId, op: &RunOp, prepared: &Prepared) -> Result<(), BuildError> {
+    pub fn run(&self, id: NodeId, op: &RunOp, prepared: &Prepared, doing: Doing) -> Result<(), BuildError> {
         let root = self.root(id, prepared)?;
         let user = self.user(id, op, &root)?;
         let mut kept = Kept::default();
@@ -61,7 +62,7 @@ impl Build<'_> {
         };
         let targets = spec.stub_targets().map_err(|e| self.failed(id, "preparing mount points", &e))?;
         let stubs = Stubs::create(&root, &targets).map_err(|e| self.failed(id, "preparing mount points", &e))?;
-        let end = self.spawn_and_watch(id, op, spec);
+        let end = self.spawn_and_watch(id, op, spec, doing);
         let removed = stubs.remove();
         let exit = end?;
         removed.map_err(|e| self.failed(id, "removing mount points", &e))?;
@@ -95,7 +96,7 @@ impl Build<'_> {
         self.request.ulimits.iter().filter_map(one).collect()
     }
 
-    fn spawn_and_watch(&self, id: NodeId, op: &RunOp, spec: SandboxSpec) -> Result<Exit, BuildError> {
+    fn spawn_and_watch(&self, id: NodeId, op: &RunOp, spec: SandboxSpec, doing: Doing) -> Result<Exit, BuildError> {
         let io = |e: rustix::io::Errno| self.failed(id, "preparing the output", &e);
         let (out, out_end) = pipe_with(PipeFlags::CLOEXEC).map_err(io)?;
         let (err, err_end) = pipe_with(PipeFlags::CLOEXEC).map_err(io)?;
@@ -103,7 +104,7 @@ impl Build<'_> {
         let stdio = Stdio { stdin: null.as_fd(), stdout: out_end.as_fd(), stderr: err_end.as_fd() };
         let running = sandbox::spawn(spec, stdio).map_err(|e| self.spawn_error(id, op, &e))?;
         drop((out_end, err_end));
-        let cancelled = self.watch(id, &running, [out, err]);
+        let cancelled = self.watch(id, &running, [out, err], doing);
         let exit = running.wait().map_err(|e| self.failed(id, "waiting for the command", &e))?;
         if cancelled? { Err(BuildError::Cancelled) } else { Ok(exit) }
     }
@@ -111,7 +112,7 @@ impl Build<'_> {
     /// Passes output on until the command has ended; returns whether the build was cancelled meanwhile.
     ///
     /// The end is the process's, not its pipes': somebody who left the sandbox's process may hold these for long.
-    fn watch(&self, id: NodeId, running: &Running, pipes: [OwnedFd; 2]) -> Result<bool, BuildError> {
+    fn watch(&self, id: NodeId, running: &Running, pipes: [OwnedFd; 2], doing: Doing) -> Result<bool, BuildError> {
         let failed = |e: rustix::io::Errno| self.failed(id, "reading the output", &e);
         let mut open = [true; 2];
         let mut cancelled = false;
@@ -130,7 +131,7 @@ impl Build<'_> {
                 running.kill();
             }
             for i in &ready {
-                open[*i] = self.pass_on(id, *i, &pipes[*i]).map_err(failed)?;
+                open[*i] = self.pass_on(id, *i, &pipes[*i], doing).map_err(failed)?;
             }
             if ended && ready.is_empty() {
                 return Ok(cancelled);
@@ -139,7 +140,7 @@ impl Build<'_> {
     }
 
     /// Passes one read's worth of output on; returns whether there may be more.
-    fn pass_on(&self, id: NodeId, which: usize, pipe: &OwnedFd) -> Result<bool, rustix::io::Errno> {
+    fn pass_on(&self, id: NodeId, which: usize, pipe: &OwnedFd, doing: Doing) -> Result<bool, rustix::io::Errno> {
         let mut buffer = vec![0; 32 * 1024];
         let n = match rustix::io::read(pipe, &mut buffer) {
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => return Ok(true),
@@ -150,7 +151,9 @@ impl Build<'_> {
             return Ok(false);
         }
         let stream = if which == 0 { Stream::Stdout } else { Stream::Stderr };
-        self.tell(Event::Log(self.steps[id.0].expect("RUN is a step"), stream, buffer));
+        if doing == Doing::Build {
+            self.tell(Event::Log(self.steps[id.0].expect("RUN is a step"), stream, buffer));
+        }
         Ok(true)
     }
 

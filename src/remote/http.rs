@@ -72,6 +72,9 @@ pub struct Download {
     validator: Option<(String, String)>,
     /// When it was last of use, in unix seconds.
     used_secs: i64,
+    /// Where it is from, for people: without credentials.
+    #[serde(default)]
+    shown: Option<String>,
 }
 
 /// What a server says to one request.
@@ -148,7 +151,7 @@ impl Downloads<'_> {
     }
 
     fn note(&self, url: &str, download: Download) -> Result<Download> {
-        let download = Download { used_secs: self.now_secs, ..download };
+        let download = Download { used_secs: self.now_secs, shown: Some(redact(url)), ..download };
         let bytes = serde_json::to_vec(&download).expect("strings and numbers are serialisable");
         self.store.save_blob_row(DOWNLOADS, &row_name(url), &bytes)?;
         Ok(download)
@@ -194,7 +197,7 @@ impl Downloads<'_> {
             return Ok(Answer::Unchanged);
         }
         let digest = self.keep(wanted, response, pause)?;
-        Ok(Answer::New(Download { digest, modified_secs, validator: answered, used_secs: 0 }))
+        Ok(Answer::New(Download { digest, modified_secs, validator: answered, used_secs: 0, shown: None }))
     }
 
     /// Streams an answer's body into the store.

@@ -19,6 +19,7 @@
 //! Mounts are never attached anywhere: no kill leaves one behind. A newcomer would take `upper/` as the layer
 //! as it is: [`normalise`] reduces it first, so that the same change gives the same digest on every host.
 
+pub mod compare;
 pub mod diff;
 mod materialise;
 mod merged;

@@ -57,6 +57,8 @@ struct State {
     queue: Vec<Arc<Row>>,
     in_flight: Vec<Arc<Row>>,
     accepted: u64,
+    /// Whether a row that vouches for files was among them.
+    vouched: bool,
     settled: u64,
     /// Somebody waits: don't linger.
     hurry: bool,
@@ -83,6 +85,7 @@ impl Committer {
     pub(super) fn push(&self, row: Row) -> Result<()> {
         self.start()?;
         let mut state = self.shared.state();
+        state.vouched |= row.vouches();
         state.queue.push(Arc::new(row));
         state.accepted += 1;
         self.shared.wake.notify_one();
@@ -110,6 +113,11 @@ impl Committer {
     /// Returns whether anything was queued so far.
     pub(super) fn has_written(&self) -> bool {
         self.shared.state().accepted > 0
+    }
+
+    /// Returns whether anything that speaks of files was queued so far.
+    pub(super) fn has_vouched(&self) -> bool {
+        self.shared.state().vouched
     }
 
     /// Writes what is queued without lingering.

@@ -24,6 +24,7 @@
 //! Files without a row are garbage, not damage: whatever moment a process is killed at, `fsck` finds no fault.
 
 mod blob;
+mod collect;
 mod commit;
 mod db;
 mod error;
@@ -50,6 +51,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 pub use blob::{NewBlob, VerifyingReader};
+pub use collect::CollectPolicy;
 pub use commit::Durability;
 pub use error::StoreError;
 pub use fsck::{Depth, DigestLayer, FsckReport, Problem};
@@ -58,7 +60,10 @@ pub use layers::{LayerBlob, LayerFacts};
 pub use lock::{GiveUp, StepGuard};
 pub use log::{BuildFilter, BuildRow, LogPart};
 pub use mounts::{CacheMount, CacheMountId, CacheMountRow, MountSharing};
-pub use prune::{PruneOptions, PruneReport};
+pub use prune::{
+    Appraisal, Appraise, CacheUnit, Disk, FILTER_KEYS, FILTER_TYPES, Filter, FilterError, Limits, PruneOptions, PruneReport, Space,
+    UnitKind,
+};
 pub use repository::Repository;
 pub use rows::{DOWNLOADS, MADE_AGAIN, NAMED_BY_SLOTS, RecordRow, SEVERAL};
 pub use session::Staging;

@@ -153,27 +153,41 @@ impl Store {
 
     /// Returns all cache mounts, by namespace and id. Those that an older version made under a hash alone are left out.
     pub fn cache_mounts(&self) -> Result<Vec<CacheMountRow>> {
-        let dir = self.root.join(DIR);
+        let mut walk = Walk::default();
         let mut rows: BTreeMap<CacheMountId, CacheMountRow> = BTreeMap::new();
-        for (name, usage) in Walk::default().children(&dir, false)? {
-            let Some(id) = self.cache_mount_id(&name)? else { continue };
-            let lock_path = dir.join(format!("{name}.lock"));
-            let lock = open(&lock_path)?;
-            let in_use = lock.try_lock().is_err();
-            let used = lock.metadata().map_err(StoreError::io("looking at", &lock_path))?.mtime();
-            let row = rows.entry(id.clone()).or_insert(CacheMountRow {
-                id,
-                directories: 0,
-                usage: Usage::default(),
-                last_used_secs: used,
-                in_use: false,
-            });
+        for (name, found) in self.mount_directories()? {
+            if self.cache_mount_id(&name)?.is_none() {
+                continue;
+            }
+            let usage = walk.tree(&self.root.join(DIR).join(&name))?;
+            let row = rows.entry(found.id.clone()).or_insert(CacheMountRow { directories: 0, usage: Usage::default(), ..found.clone() });
             row.directories += 1;
             row.usage += usage;
-            row.last_used_secs = row.last_used_secs.max(used);
-            row.in_use |= in_use;
+            row.last_used_secs = row.last_used_secs.max(found.last_used_secs);
+            row.in_use |= found.in_use;
         }
         Ok(rows.into_values().collect())
+    }
+
+    /// Returns each directory by its name, unmeasured. One that an older version made has its name as its id.
+    pub(super) fn mount_directories(&self) -> Result<Vec<(String, CacheMountRow)>> {
+        let dir = self.root.join(DIR);
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&dir).map_err(StoreError::io("listing", &dir))? {
+            let name = entry.map_err(StoreError::io("listing", &dir))?.file_name();
+            let Some(name) = name.to_str().filter(|n| !n.ends_with(".lock")) else { continue };
+            let lock_path = dir.join(format!("{name}.lock"));
+            let lock = open(&lock_path)?;
+            let row = CacheMountRow {
+                id: self.cache_mount_id(name)?.unwrap_or_else(|| CacheMountId::plain(name)),
+                directories: 1,
+                usage: Usage::default(),
+                last_used_secs: lock.metadata().map_err(StoreError::io("looking at", &lock_path))?.mtime(),
+                in_use: lock.try_lock().is_err(),
+            };
+            found.push((name.to_owned(), row));
+        }
+        Ok(found)
     }
 
     /// Returns what a directory among the cache mounts is; none: a lock, or of an older version.
@@ -188,17 +202,17 @@ impl Store {
     /// Removes a cache mount's directories that no step uses. Returns whether all are gone.
     pub fn remove_cache_mount(&self, id: &CacheMountId) -> Result<bool> {
         let hash = id.hash();
-        self.remove_unused_mounts(None, |name| name == hash)
+        self.remove_unused_mounts(|name| name.split('.').next() == Some(hash.as_str()), |_| {})
     }
 
-    /// Removes the chosen directories that no step uses, and, with `since_secs`, none has opened since then.
-    pub(super) fn remove_unused_mounts(&self, since_secs: Option<i64>, chosen: impl Fn(&str) -> bool) -> Result<bool> {
+    /// Removes the chosen directories that no step uses, and tells each. Returns whether all are gone.
+    pub(super) fn remove_unused_mounts(&self, chosen: impl Fn(&str) -> bool, mut gone: impl FnMut(&str)) -> Result<bool> {
         let dir = self.root.join(DIR);
         let mut all = true;
         for entry in std::fs::read_dir(&dir).map_err(StoreError::io("listing", &dir))? {
             let path = entry.map_err(StoreError::io("listing", &dir))?.path();
             let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
-            if name.ends_with(".lock") || !chosen(name.split('.').next().unwrap_or(name)) {
+            if name.ends_with(".lock") || !chosen(name) {
                 continue;
             }
             let lock_path = dir.join(format!("{name}.lock"));
@@ -207,16 +221,13 @@ impl Store {
                 all = false;
                 continue;
             }
-            let used = lock.metadata().map_err(StoreError::io("looking at", &lock_path))?.mtime();
-            if since_secs.is_some_and(|since| used >= since) {
-                continue;
-            }
             // Out of the way at once, then removed at leisure: a step that waits makes a new one.
             let trash = self.stage()?;
-            let gone = trash.path().join("mount");
-            std::fs::rename(&path, &gone).map_err(StoreError::io("removing", &path))?;
+            let away = trash.path().join("mount");
+            std::fs::rename(&path, &away).map_err(StoreError::io("removing", &path))?;
             drop(lock);
-            remove(&gone)?;
+            gone(name);
+            remove(&away)?;
         }
         Ok(all)
     }

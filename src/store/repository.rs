@@ -20,6 +20,19 @@ use super::{Result, Store, StoreError};
 /// Of the values by which a repository's directory is known to people: its remote.
 const NAMES: &str = "git";
 
+/// What is known of a repository.
+#[derive(Debug, Clone)]
+pub(super) struct RepositoryRow {
+    /// Its directory's name.
+    pub name: String,
+    /// Where it is fetched from.
+    pub remote: Option<String>,
+    /// When it was last opened, in unix seconds.
+    pub last_used_secs: i64,
+    /// Whether somebody has it open.
+    pub in_use: bool,
+}
+
 /// A repository's directory, nobody else's while this lives.
 #[derive(Debug)]
 pub struct Repository {
@@ -75,16 +88,31 @@ impl Store {
         Ok(Some(Repository { path, _lock: lock }))
     }
 
-    /// Removes repositories that nobody uses: all of them, or those last of use before `unused_since_secs`.
-    pub(super) fn remove_repositories(&self, unused_since_secs: Option<i64>) -> Result<Usage> {
+    /// Returns all repositories.
+    pub(super) fn repositories(&self) -> Result<Vec<RepositoryRow>> {
+        let (remotes, mut rows) = (self.repository_names()?, Vec::new());
+        for path in self.repository_dirs()? {
+            let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
+            let used = path.metadata().and_then(|m| m.modified()).unwrap_or(UNIX_EPOCH);
+            let last_used_secs = used.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
+            let lock = lock::open(&self.root.join("git").join(format!("{name}.lock")))?;
+            let remote = remotes.get(name).cloned();
+            rows.push(RepositoryRow { name: name.to_owned(), remote, last_used_secs, in_use: lock.try_lock().is_err() });
+        }
+        Ok(rows)
+    }
+
+    /// Removes those of the chosen repositories that nobody uses.
+    pub(super) fn remove_repositories(&self, chosen: impl Fn(&str) -> bool) -> Result<Usage> {
         let mut freed = Usage::default();
         let dir = self.root.join("git");
         for path in self.repository_dirs()? {
             let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
-            let used = path.metadata().and_then(|m| m.modified()).unwrap_or(UNIX_EPOCH);
-            let used_secs = used.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
+            if !chosen(name) {
+                continue;
+            }
             let lock = lock::open(&dir.join(format!("{name}.lock")))?;
-            if unused_since_secs.is_some_and(|since| used_secs >= since) || lock.try_lock().is_err() {
+            if lock.try_lock().is_err() {
                 continue;
             }
             let trash = self.stage()?;

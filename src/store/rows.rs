@@ -264,15 +264,21 @@ impl Store {
 
     /// Runs a transaction that is on the disk when this returns: for rows that go before their files do.
     pub(super) fn durably<T>(&self, doing: &'static str, act: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        self.durably_or(doing, |tx| act(tx).map_err(StoreError::index(doing)))
+    }
+
+    /// As [`Store::durably`], for what fails in its own words.
+    pub(super) fn durably_or<T>(&self, doing: &'static str, act: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let mut db = self.db_to_write();
         let run = || {
-            db.pragma_update(None, "synchronous", "FULL")?;
-            let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let failed = || StoreError::index(doing);
+            db.pragma_update(None, "synchronous", "FULL").map_err(failed())?;
+            let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed())?;
             let done = act(&tx)?;
-            tx.commit()?;
+            tx.commit().map_err(failed())?;
             Ok(done)
         };
-        let outcome = run().map_err(StoreError::index(doing));
+        let outcome = run();
         db.pragma_update(None, "synchronous", "NORMAL").map_err(StoreError::index("setting synchronous"))?;
         outcome
     }

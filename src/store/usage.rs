@@ -2,8 +2,9 @@
 //!
 //! A file with several names counts where it is met first. Paths longer than `PATH_MAX` are not walked into.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::FileType;
@@ -57,47 +58,97 @@ pub struct UsageRow {
     pub held: bool,
 }
 
+/// The directories that hold the cache, and images.
+const OF_THE_CACHE: &[(&str, UsageKind)] = &[
+    ("blobs/sha256", UsageKind::Blob),
+    ("layers", UsageKind::Layer),
+    ("cache-mounts", UsageKind::CacheMount),
+    ("git", UsageKind::Repository),
+];
+
+/// The other ones.
+const OF_OTHERS: &[(&str, UsageKind)] = &[
+    ("containers", UsageKind::Container),
+    ("tmp", UsageKind::Staging),
+    ("locks", UsageKind::Index),
+    ("blobs", UsageKind::Index),
+    ("", UsageKind::Index),
+];
+
+/// One entry of the store's directories.
+struct Found {
+    kind: UsageKind,
+    /// What it is called as a file that a unit of the cache needs.
+    file: String,
+    name: String,
+    usage: Usage,
+}
+
+/// What the files of the cache take, by name: `content-…` and `diff-…`, `sha256:…`, `cache-mounts/…`, `git/…`.
+#[derive(Debug, Default)]
+pub(super) struct Measured(HashMap<String, Usage>);
+
+impl Measured {
+    /// Returns what a file takes; one that came since takes nothing.
+    pub(super) fn of(&self, file: &str) -> Usage {
+        self.0.get(file).copied().unwrap_or_default()
+    }
+}
+
 impl Store {
-    /// Returns what everything takes, by kind and name.
+    /// Returns what everything takes, by kind and name: all of it, as `du` counts it.
     pub fn du(&self) -> Result<Vec<UsageRow>> {
         let held = self.held(true)?;
-        let mut last_used = std::collections::HashMap::new();
+        let mut last_used = HashMap::new();
         for (layer, at) in
             self.all("SELECT layer,MAX(last_used) FROM records GROUP BY layer", [], |r| Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?)))?
         {
             last_used.insert(layer, at);
         }
-        let mut walk = Walk::default();
-        let mut rows = Vec::new();
         let remotes = self.repository_names()?;
-        for (dir, kind) in [
-            ("blobs/sha256", UsageKind::Blob),
-            ("layers", UsageKind::Layer),
-            ("cache-mounts", UsageKind::CacheMount),
-            ("git", UsageKind::Repository),
-            ("containers", UsageKind::Container),
-            ("tmp", UsageKind::Staging),
-            ("locks", UsageKind::Index),
-            ("", UsageKind::Index),
-        ] {
+        let mut rows = Vec::new();
+        for Found { kind, name, usage, .. } in self.walk(&[OF_THE_CACHE, OF_OTHERS].concat())? {
+            let name = match kind {
+                UsageKind::Blob => format!("sha256:{name}"),
+                UsageKind::CacheMount => self.cache_mount_id(&name)?.map_or(name, |known| known.id),
+                UsageKind::Repository => remotes.get(&name).cloned().unwrap_or(name),
+                _ => name,
+            };
+            let (last_used_secs, held) = (last_used.get(&name).copied(), held.contains(&name));
+            rows.push(UsageRow { kind, name, usage, last_used_secs, held });
+        }
+        rows.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+        Ok(rows)
+    }
+
+    /// Measures the files of the cache.
+    pub(super) fn measure(&self) -> Result<Measured> {
+        Ok(Measured(self.walk(OF_THE_CACHE)?.into_iter().map(|found| (found.file, found.usage)).collect()))
+    }
+
+    fn walk(&self, dirs: &[(&'static str, UsageKind)]) -> Result<Vec<Found>> {
+        let mut walk = Walk::default();
+        let mut all = Vec::new();
+        for &(dir, kind) in dirs {
             let path = self.root.join(dir);
             if dir == "git" && !path.exists() {
                 continue;
             }
-            for (name, usage) in walk.children(&path, dir.is_empty())? {
+            // The directory itself takes room too.
+            let own = walk.file(&path)?;
+            let name = if dir.is_empty() { "the store's directory".to_owned() } else { format!("{dir}/") };
+            all.push(Found { kind: UsageKind::Index, file: name.clone(), name, usage: own });
+            for (name, usage) in walk.children(&path, matches!(dir, "" | "blobs"))? {
                 let kind = if name.ends_with(".lock") { UsageKind::Index } else { kind };
-                let name = match kind {
+                let file = match kind {
                     UsageKind::Blob => format!("sha256:{name}"),
-                    UsageKind::CacheMount => self.cache_mount_id(&name)?.map_or(name, |known| known.id),
-                    UsageKind::Repository => remotes.get(&name).cloned().unwrap_or(name),
-                    _ => name,
+                    UsageKind::Layer => name.clone(),
+                    _ => format!("{dir}/{name}"),
                 };
-                let (last_used_secs, held) = (last_used.get(&name).copied(), held.contains(&name));
-                rows.push(UsageRow { kind, name, usage, last_used_secs, held });
+                all.push(Found { kind, file, name, usage });
             }
         }
-        rows.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-        Ok(rows)
+        Ok(all)
     }
 }
 
@@ -121,8 +172,22 @@ impl Walk {
         Ok(found)
     }
 
+    /// Returns what a file or a directory alone takes.
+    fn file(&mut self, path: &Path) -> Result<Usage> {
+        match std::fs::symlink_metadata(path) {
+            Ok(meta) => Ok(self.count(meta.nlink(), (meta.dev(), meta.ino()), meta.blocks())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Usage::default()),
+            Err(e) => Err(StoreError::io("looking at", path)(e)),
+        }
+    }
+
+    /// Counts an inode, once.
+    fn count(&mut self, links: u64, inode: (u64, u64), blocks: u64) -> Usage {
+        if links == 1 || self.seen.insert(inode) { Usage { bytes: blocks * 512, inodes: 1 } } else { Usage::default() }
+    }
+
     /// Returns what a file or a tree takes; what vanishes meanwhile takes nothing.
-    fn tree(&mut self, top: &Path) -> Result<Usage> {
+    pub(super) fn tree(&mut self, top: &Path) -> Result<Usage> {
         let (Some(parent), Some(name)) = (top.parent(), top.file_name()) else { return Ok(Usage::default()) };
         let outcome = path::Root::open(parent).and_then(|root| self.below(&root, name.as_bytes()));
         outcome.map_err(|source| StoreError::Walk { path: top.into(), source })
@@ -137,9 +202,7 @@ impl Walk {
                 Err(e) if vanished(&e) => continue,
                 Err(e) => return Err(e),
             };
-            if stat.st_nlink == 1 || self.seen.insert((stat.st_dev, stat.st_ino)) {
-                total += Usage { bytes: u64::try_from(stat.st_blocks).unwrap_or(0) * 512, inodes: 1 };
-            }
+            total += self.count(stat.st_nlink, (stat.st_dev, stat.st_ino), u64::try_from(stat.st_blocks).unwrap_or(0));
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                 continue;
             }
@@ -148,7 +211,12 @@ impl Walk {
                 Err(e) if vanished(&e) => continue,
                 Err(e) => return Err(e),
             };
-            for entry in path::read_dir(&dir)? {
+            let entries = match path::read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(e) if vanished(&e) => continue,
+                Err(e) => return Err(e),
+            };
+            for entry in entries {
                 pending.push([at.as_slice(), b"/", entry.name.as_bytes()].concat());
             }
         }

@@ -91,6 +91,7 @@ const PURE: &[&str] = &[
     "cache/key",
     "cache/miss",
     "cache/remote",
+    "cache/worth",
     "engine/assemble",
     "sandbox/compile",
     "sandbox/program",

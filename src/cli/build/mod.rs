@@ -5,6 +5,7 @@ pub mod call;
 pub mod foreign;
 pub mod output;
 pub mod request;
+pub mod verify;
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -14,15 +15,16 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::build::call::{Call, CheckCall};
 use crate::cli::build::foreign::ForeignFlags;
+use crate::cli::build::verify::VerifyCache;
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::values::{self, ValueError};
-use crate::cli::{interrupt, registries, transfer};
+use crate::cli::{collection, interrupt, registries, transfer};
 use crate::engine::cancel::CancelToken;
 use crate::engine::error::BuildError;
 use crate::engine::event::{Event, Observer};
-use crate::engine::request::{BuildRequest, Output};
+use crate::engine::request::{BuildRequest, Collection, Output};
 use crate::engine::sources::Pulls;
 use crate::engine::{self, BuildOutcome, Engine};
 use crate::graph::{Entitlement, NetworkMode};
@@ -137,9 +139,26 @@ pub struct BuildArgs {
     /// How many steps may run side by side [default: the number of processors]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
+    /// Run cached steps again in a scratch place and compare: all, a count, or a share such as 0.1 or 10%, each with ,seed=N. Exit code 1
+    /// and no output if one gives something else than the cache did; a step that gives something else each time is only told
+    #[arg(long, value_name = "SAMPLE", num_args = 0..=1, require_equals = true, default_missing_value = "all", value_parser = verify::parse)]
+    pub verify_cache: Option<VerifyCache>,
+    /// How much the cache may take afterwards: off, or max-used-space=SIZE,min-free-space=SIZE,reserved-space=SIZE,keep-duration=DURATION
+    /// [default: PLY_GC, else 80% of the disk or 100 GB, a fifth of it free, 10% or 10 GB reserved]
+    #[arg(long, value_name = "POLICY", value_parser = gc)]
+    pub gc: Option<Gc>,
     /// Docker's other flags
     #[command(flatten)]
     pub foreign: ForeignFlags,
+}
+
+/// `--gc`; none: off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gc(pub Option<Collection>);
+
+/// Reads `--gc`.
+fn gc(text: &str) -> Result<Gc, ValueError> {
+    collection::policy(text).map(Gc)
 }
 
 /// `--require-isolation`.

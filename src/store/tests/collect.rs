@@ -4,6 +4,15 @@ use std::process::Command;
 
 use super::*;
 
+/// What the cache takes and nothing else needs.
+fn used(store: &Store) -> u64 {
+    store.cache_units(&by_cost, 0).unwrap().iter().map(|u| u.private.bytes).sum()
+}
+
+fn at_most(bytes: u64) -> PruneOptions {
+    PruneOptions { limits: Limits { max_used: Some(Space::Bytes(bytes)), ..Limits::default() }, ..PruneOptions::default() }
+}
+
 #[test]
 fn collection_takes_what_nothing_needs_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
@@ -21,23 +30,24 @@ fn collection_takes_what_nothing_needs_and_nothing_else() {
 
         // While the builder lives, all of it is in use.
         let other = open(dir.path());
-        assert_eq!(other.prune(&PruneOptions { all: true, ..PruneOptions::default() }).unwrap(), PruneReport::default());
+        let report = other.prune(&PruneOptions { all: true, ..PruneOptions::default() }, &by_cost).unwrap();
+        assert_eq!(PruneReport { left_bytes: None, ..report }, PruneReport::default());
     }
     let store = open(dir.path());
     let there = |id| store.layer_dir(&id).unwrap().is_some();
-    let report = store.prune(&PruneOptions::default()).unwrap();
+    let report = store.prune(&PruneOptions::default(), &by_cost).unwrap();
     assert_eq!((report.images, report.records, report.layers, report.blobs), (1, 0, 1, 1));
     assert!(report.freed.bytes > 0 && report.freed.inodes == 3, "{:?}", report.freed);
     assert_eq!([there(of_image), there(of_record), there(of_pin), there(of_nothing)], [true, true, true, false]);
 
-    let report = store.prune(&PruneOptions { all: true, ..PruneOptions::default() }).unwrap();
+    let report = store.prune(&PruneOptions { all: true, ..PruneOptions::default() }, &by_cost).unwrap();
     assert_eq!((report.images, report.records, report.layers, report.blobs), (0, 1, 1, 0));
     assert_eq!([there(of_image), there(of_record), there(of_pin)], [true, false, true]);
     store.pin("container:x", &[]).unwrap();
     drop(store); // it held what it pinned
 
     let store = open(dir.path());
-    assert_eq!(store.prune(&PruneOptions::default()).unwrap().layers, 1);
+    assert_eq!(store.prune(&PruneOptions::default(), &by_cost).unwrap().layers, 1);
     assert_eq!(check(&store), FsckReport { blobs: 1, layers: 1, ..FsckReport::default() });
 }
 
@@ -56,7 +66,7 @@ fn what_a_survey_takes_is_held_before_a_collection_can_begin() {
     let survey = store.survey().unwrap();
     std::thread::scope(|scope| {
         // Waits for the survey.
-        let collected = scope.spawn(|| other.prune(&everything).unwrap().layers);
+        let collected = scope.spawn(|| other.prune(&everything, &by_cost).unwrap().layers);
         store.record(&CacheKey::from_bytes([1; 32])).unwrap().unwrap();
         // A write in the middle ends the snapshot, not the survey.
         store.save_blob_row("kind", "key", b"value").unwrap();
@@ -105,17 +115,16 @@ fn records_go_by_age_and_by_room() {
     };
     let store = open(dir.path());
     store.save_blob_row(MADE_AGAIN, "k", b"v").unwrap();
-    store.prune(&PruneOptions::default()).unwrap();
+    store.prune(&PruneOptions::default(), &by_cost).unwrap();
     assert!(store.load_blob_row(MADE_AGAIN, "k").unwrap().is_some(), "no record went");
-    store.prune(&PruneOptions { unused_since_secs: Some(3), ..PruneOptions::default() }).unwrap();
+    store.prune(&PruneOptions { unused_since_secs: Some(3), ..PruneOptions::default() }, &by_cost).unwrap();
     assert!(store.load_blob_row(MADE_AGAIN, "k").unwrap().is_none());
     assert_eq!(left(&store), [1, 3, 4], "1 was of use later");
-    let total: u64 = store.du().unwrap().iter().map(|r| r.usage.bytes).sum();
-    let max_used_bytes = Some(total - 50_000);
-    store.prune(&PruneOptions { max_used_bytes, ..PruneOptions::default() }).unwrap();
+    let limit = used(&store) - 50_000;
+    let report = store.prune(&at_most(limit), &by_cost).unwrap();
     assert_eq!(left(&store), [1, 4], "3 was of use longest ago");
-    let after: u64 = store.du().unwrap().iter().map(|r| r.usage.bytes).sum();
-    assert!(Some(after) <= max_used_bytes);
+    assert!(used(&store) <= limit);
+    assert_eq!(report.left_bytes, Some(used(&store)));
 }
 
 #[test]
@@ -136,11 +145,10 @@ fn a_tar_that_serves_several_clamps_makes_room_once() {
         }
     }
     let store = open(dir.path());
-    let used = |store: &Store| -> u64 { store.du().unwrap().iter().map(|r| r.usage.bytes).sum() };
-    let max_used_bytes = Some(used(&store) - 150_000);
-    let report = store.prune(&PruneOptions { max_used_bytes, ..PruneOptions::default() }).unwrap();
+    let limit = used(&store) - 150_000;
+    let report = store.prune(&at_most(limit), &by_cost).unwrap();
     assert_eq!((report.records, report.blobs), (2, 2));
-    assert!(Some(used(&store)) <= max_used_bytes);
+    assert!(used(&store) <= limit);
 }
 
 #[test]
@@ -170,11 +178,11 @@ fn a_layer_may_be_a_tar_alone() {
     }
     drop(store);
     let store = open(dir.path());
-    let report = store.prune(&PruneOptions::default()).unwrap();
+    let report = store.prune(&PruneOptions::default(), &by_cost).unwrap();
     assert_eq!((report.records, report.blobs), (0, 0), "the record needs the tars");
     assert!(store.record(&key(1)).unwrap().is_some());
     drop(store);
-    let report = open(dir.path()).prune(&PruneOptions { all: true, ..PruneOptions::default() }).unwrap();
+    let report = open(dir.path()).prune(&PruneOptions { all: true, ..PruneOptions::default() }, &by_cost).unwrap();
     assert_eq!((report.records, report.blobs), (2, 2));
 }
 
@@ -249,7 +257,7 @@ fn a_damaged_index_can_be_set_aside() {
     Store::set_index_aside(&root).unwrap();
     let store = open(dir.path());
     assert_eq!(store.layer_dir(&layer).unwrap(), None);
-    store.prune(&PruneOptions::default()).unwrap();
+    store.prune(&PruneOptions::default(), &by_cost).unwrap();
     assert_eq!(check(&store), FsckReport::default());
     assert!(!store.layer_path(&layer).exists());
 }

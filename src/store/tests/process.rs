@@ -155,7 +155,7 @@ fn works_until_it_is_killed() {
         if n % 8 == 7 {
             let id = put_image(&store, config.as_bytes(), &[layer]);
             store.tag("image", &id).unwrap();
-            store.prune(&PruneOptions { all: n % 16 == 15, ..PruneOptions::default() }).unwrap();
+            store.prune(&PruneOptions { all: n % 16 == 15, ..PruneOptions::default() }, &by_cost).unwrap();
         }
         // Past the harness, which would keep it back.
         writeln!(std::io::stdout(), "step {n}").unwrap();
@@ -183,7 +183,7 @@ fn a_kill_at_any_moment_leaves_a_clean_store() {
         let store = open(dir.path());
         let report = check(&store);
         assert_eq!(report.problems, [], "after {steps} steps");
-        store.prune(&PruneOptions::default()).unwrap();
+        store.prune(&PruneOptions::default(), &by_cost).unwrap();
         assert_eq!(check(&store).garbage, Vec::<PathBuf>::new());
         let tmp: Vec<_> = std::fs::read_dir(root.join("tmp")).unwrap().map(|e| e.unwrap().path()).collect();
         assert_eq!(tmp.len(), 2, "only our own session: {tmp:?}");

@@ -20,6 +20,7 @@ mod mounts;
 mod outline;
 mod packed;
 mod platforms;
+mod prune;
 mod random;
 mod registry;
 mod remote;
@@ -31,6 +32,7 @@ mod sharing;
 #[path = "../../registry/testserver.rs"]
 mod testserver;
 mod users;
+mod verify;
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -90,6 +92,18 @@ impl World {
         std::fs::create_dir(dir.path().join("ctx")).unwrap();
         std::fs::create_dir(dir.path().join("home")).unwrap();
         Self { dir, ply: PathBuf::from(env!("CARGO_BIN_EXE_ply")) }
+    }
+
+    /// Copies the program into this world, where an ordinary user may reach it.
+    ///
+    /// Another process does it: a file that this one has open for writing is inherited, for a moment, by whatever another test
+    /// starts meanwhile, and can't be executed as long ("Text file busy").
+    fn own_ply(&self) -> PathBuf {
+        let to = self.path("ply");
+        let done = Command::new("cp").arg(&self.ply).arg(&to).status().unwrap();
+        assert!(done.success());
+        std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o755)).unwrap();
+        to
     }
 
     fn path(&self, name: &str) -> PathBuf {
