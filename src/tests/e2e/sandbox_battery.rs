@@ -90,8 +90,7 @@ fn ask(who: &str, user: Option<&str>) {
 
 /// Builds the context as `user` (none: as who we are), and returns what a command prints in the image.
 fn build_and_run(w: &World, user: Option<&str>, shell: &str) -> String {
-    let ply = w.path("ply");
-    std::fs::copy(&w.ply, &ply).unwrap();
+    let ply = w.own_ply();
     let dir = w.dir.path().display();
     let script = format!(
         "cd {dir} && export HOME={dir}/home PLY_STORE={dir}/store HOST_CANARY=1 && {ply} build -q --build-context {} -t t ctx && {ply} run --rm t sh -c '{shell}'",

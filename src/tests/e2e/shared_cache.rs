@@ -149,8 +149,7 @@ fn privileged_root_and_users_share_a_cache() {
     }
     let text = "FROM base\nCOPY --chown=5:6 --chmod=4755 f /x\nRUN rm -f /x && mkdir -m 700 /d && ln -s d /l\n";
     let run = |w: &World, account: Option<&str>, cache: &Path, flag: &str| -> Done {
-        let ply = w.path("ply");
-        std::fs::copy(&w.ply, &ply).unwrap();
+        let ply = w.own_ply();
         let dir = w.dir.path().display();
         let script = format!(
             "cd {dir} && HOME={dir}/home PLY_STORE={dir}/store {} build --progress=plain --build-context {} {flag} ctx",

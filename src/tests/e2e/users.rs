@@ -1,6 +1,5 @@
 //! The same build as root and as ordinary users: one digest; and what lesser hosts are told.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use super::{Done, World, is_root, program, skipped};
@@ -37,9 +36,7 @@ impl Drop for Account {
 fn digest_as(user: Option<&str>, umask: &str, keep: &mut Vec<World>) -> String {
     let w = World::new();
     w.file("f", "content").file("Dockerfile", TEXT);
-    let ply = w.path("ply");
-    std::fs::copy(&w.ply, &ply).unwrap();
-    std::fs::set_permissions(&ply, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let ply = w.own_ply();
     let script = format!(
         "umask {umask}; cd {dir} && HOME={dir}/home PLY_STORE={dir}/store SOURCE_DATE_EPOCH=1500000000 {ply} build -q --progress=plain \
          --build-context {base} -t t -o type=oci,dest={dir}/out.tar --metadata-file {dir}/meta.json ctx && \
