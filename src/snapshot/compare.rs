@@ -255,7 +255,8 @@ mod tests {
             file.set_modified(std::time::UNIX_EPOCH).unwrap();
         };
         assert_eq!(found(&nothing, &old), None, "times are not content");
-        let cases: [(&dyn Fn(&Path), &dyn Fn(&Path), &str); 11] = [
+        type Make<'a> = &'a dyn Fn(&Path);
+        let cases: [(Make<'_>, Make<'_>, &str); 11] = [
             (&nothing, &write("d/g", "".into()), "/d/g is made now only"),
             (&write("d/g", "".into()), &nothing, "/d/g is not made now"),
             (&nothing, &write("d/f", "two".into()), "/d/f (content, from byte 0 on)"),

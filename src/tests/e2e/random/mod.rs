@@ -121,7 +121,7 @@ const KNOWN: [&str; 11] = [
 
 fn round(w: &World, seed: u64) {
     let mut r = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let b = Builder { w, own: w.path(&format!("round-{seed}")), clamped: seed % 2 == 0 };
+    let b = Builder { w, own: w.path(&format!("round-{seed}")), clamped: seed.is_multiple_of(2) };
     std::fs::create_dir_all(b.ctx()).unwrap();
     context::start(&b.ctx());
     let mut now = State { text: Text::new(&mut r, is_root()), context: Context::read(&b.ctx()), argument: None };
