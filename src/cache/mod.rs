@@ -36,12 +36,14 @@
 //! | `--label`, tags, outputs, progress, jobs | no | the configuration or the display, no layer |
 //! | clock, host, user, store, driver, isolation | no | a step that shows them is not reproducible, and stays as first built |
 //!
-//! Pure: [`key`], [`files`], [`miss`], [`record`], [`remote`]. [`index`] and [`log`] stand on the store; [`worth`] says to it what
-//! records are worth.
+//! Pure: [`key`], [`derive`], [`align`], [`files`], [`miss`], [`record`], [`remote`]. [`index`] and [`log`] stand on the store;
+//! [`worth`] says to it what records are worth.
 //!
 //! What a newcomer gets wrong: a **slot** never makes a hit. It remembers the last inputs of a place in a Dockerfile,
 //! so that a miss can be told as a difference; hits come from keys alone.
 
+pub mod align;
+pub mod derive;
 pub mod files;
 pub mod index;
 pub mod key;

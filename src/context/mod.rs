@@ -5,15 +5,17 @@
 //! | this | [`Context`]: opening one, its Dockerfile, its ignore file |
 //! | `tree` | [`SourceTree`]: what COPY and mounts read, a context or a root file system |
 //! | `select` | which files a step takes: patterns, links |
-//! | `scan`, `walk` | what lies in a directory, and what of it is taken: ignore rules, `--exclude`, `--parents` |
+//! | `filter` | what is in the context and what is taken: ignore rules, `--exclude`, `--parents` |
+//! | `scan`, `walk` | what lies in a directory of the host, and what of it is taken |
 //! | `selection` | [`Selection`]: the list of these files, and its digest |
 //! | `hash`, `stat_cache` | digests of files, remembered between builds |
 //! | `resolve` | paths in a hostile tree, missing ends allowed |
 //!
 //! Nothing here runs or writes a build step. A context is read through one directory descriptor; a link that
-//! leads out of it leads nowhere. The ignore rules are applied in one place, `scan`, for COPY, ADD and mounts.
+//! leads out of it leads nowhere. The ignore rules are applied in one place, `filter`, for COPY, ADD and mounts.
 
 mod error;
+mod filter;
 mod hash;
 pub mod resolve;
 #[cfg(test)]
@@ -41,8 +43,9 @@ use crate::layer::{ExtractOptions, LayerError, Limits, decompress, extract};
 use crate::path::{Ownership, Root, printable};
 
 pub use error::{ContextError, IgnoredBy, SelectError};
+pub use filter::{Decision, Filters, Include, Trails};
 pub use hash::Hashing;
-pub use select::{Wanted, select, select_mount};
+pub use select::{Wanted, is_pattern, select, select_mount};
 pub use selection::{Entry, FileFact, Node, SelectedSource, Selection};
 pub use stat_cache::{StatCache, StatCacheStore};
 pub use tree::{Ignoring, SourceTree, Stamp, TreeKind, open_file};

@@ -1,4 +1,4 @@
-//! Reads the directories below a source, side by side, and asks all filters about what they hold.
+//! Reads the directories below a source, side by side, and has what they hold judged.
 //!
 //! System calls are what a walk costs, so they are made here, a level of the tree at a time, by all processors; the
 //! order of the files and what hangs on it is [`super::walk`]'s. A directory is opened by its path below the source, no
@@ -14,10 +14,11 @@ use rustix::fs::RawDir;
 use rustix::io::Errno;
 
 use crate::digest::ContentDigest;
-use crate::dockerfile::ignore::{IgnoreRules, Trail, Verdict, path_match};
+use crate::dockerfile::ignore::IgnoreRules;
 use crate::path::{FileKind, Meta, Xattrs, link_target_at, printable, xattrs_at};
 
 use super::error::ContextError;
+use super::filter::{Decision, Filters, Include, Trails};
 use super::resolve;
 use super::selection::Node;
 use super::tree::SourceTree;
@@ -30,38 +31,6 @@ const FEW_DIRECTORIES: usize = 8;
 const NAMES_A_TASK: usize = 512;
 /// For getdents64(2); the C library's size.
 const BUFFER_BYTES: usize = 32 * 1024;
-
-/// A `--parents` pattern, below the source's pivot.
-#[derive(Debug)]
-pub(super) struct Include {
-    rules: IgnoreRules,
-    components: Vec<String>,
-}
-
-impl Include {
-    /// Compiles a cleaned pattern.
-    pub(super) fn parse(pattern: &str) -> Result<Self, ContextError> {
-        let rules =
-            IgnoreRules::from_patterns([pattern]).map_err(|source| ContextError::Pattern { pattern: pattern.to_owned(), source })?;
-        Ok(Self { rules, components: pattern.split('/').map(str::to_owned).collect() })
-    }
-
-    /// Whether something below the directory `path` can match; errs on the side of yes.
-    fn may_match_below(&self, path: &[u8]) -> bool {
-        for (i, name) in resolve::components(path).enumerate() {
-            match self.components.get(i) {
-                None => return false,
-                Some(p) if p.contains("**") => return true,
-                Some(p) => {
-                    if !path_match(p, name).unwrap_or(true) {
-                        return false;
-                    }
-                }
-            }
-        }
-        true
-    }
-}
 
 /// What one directory holds, or why it can't be read.
 pub(super) type Outcome = Result<Listing, ContextError>;
@@ -91,32 +60,11 @@ pub(super) struct Item {
     pub(super) below: Option<usize>,
 }
 
-/// What the filters say.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Decision {
-    /// By ignore rules.
-    pub(super) hidden: bool,
-    /// By the include pattern alone.
-    pub(super) included: bool,
-    /// By all but the ignore rules.
-    pub(super) taken: bool,
-    /// Whether a directory must be entered.
-    enter: bool,
-}
-
 impl Listing {
     /// Returns the name of one of the items.
     pub(super) fn name(&self, item: &Item) -> &[u8] {
         &self.names[item.name.clone()]
     }
-}
-
-/// What decides over an item of a directory because of what decided over the directory.
-#[derive(Debug, Clone, Default)]
-struct Trails {
-    ignore: Trail,
-    exclude: Trail,
-    include: Trail,
 }
 
 /// A directory to be read.
@@ -139,7 +87,7 @@ impl Scan<'_> {
     /// Reads `dir`, the source, and all below it that may matter; the first of the listings is the source's own.
     pub(super) fn run(&self, dir: BorrowedFd<'_>) -> Vec<Outcome> {
         let mut out = Vec::new();
-        let mut level = vec![Job { path: Vec::new(), trails: self.trails_of_source() }];
+        let mut level = vec![Job { path: Vec::new(), trails: self.filters().trails_of_source(self.source) }];
         for depth in 0.. {
             let read = |job: &Job| self.read(dir, job, depth);
             let found: Vec<_> = match level.len() {
@@ -162,16 +110,8 @@ impl Scan<'_> {
         out
     }
 
-    fn trails_of_source(&self) -> Trails {
-        let mut trails = Trails::default();
-        if let Some(ignore) = self.tree.ignore() {
-            let mut so_far = Vec::new();
-            for name in resolve::components(self.source) {
-                resolve::push(&mut so_far, name);
-                trails.ignore = ignore.enter(&trails.ignore, &so_far, true).1;
-            }
-        }
-        trails
+    fn filters(&self) -> Filters<'_> {
+        Filters { ignore: self.tree.ignore(), exclude: self.exclude, include: self.include }
     }
 
     /// Reads one directory; with it come the directories to be read next, by their place in the listing.
@@ -228,7 +168,7 @@ impl Scan<'_> {
         let name = &names[range.clone()];
         let lengths = here.enter(name);
         let found = self.tree.meta(dir, name).and_then(|(meta, xattrs)| {
-            let (decision, below) = self.decide(trails, here, meta.kind == FileKind::Directory);
+            let (decision, below) = self.filters().decide(trails, &here.tree, &here.below, meta.kind == FileKind::Directory);
             let node = node_of(dir, name, &meta, !decision.hidden && decision.taken)?;
             let job = decision.enter.then(|| Job { path: here.below.clone(), trails: below });
             Ok((Item { name: range.clone(), meta, xattrs, node, decision, below: None }, job))
@@ -240,33 +180,6 @@ impl Scan<'_> {
         };
         here.leave(lengths);
         Ok(found)
-    }
-
-    /// Asks all filters about one path.
-    fn decide(&self, trails: &Trails, here: &Here, is_directory: bool) -> (Decision, Trails) {
-        let mut below = Trails::default();
-        let mut d = Decision { hidden: false, included: false, taken: true, enter: is_directory };
-        if let Some(rules) = self.tree.ignore() {
-            let (verdict, trail) = rules.enter(&trails.ignore, &here.tree, is_directory);
-            below.ignore = trail;
-            d.hidden = verdict != Verdict::Keep;
-            d.enter &= verdict != Verdict::Ignore;
-        }
-        if let Some(rules) = self.exclude {
-            let (verdict, trail) = rules.enter(&trails.exclude, &here.below, is_directory);
-            below.exclude = trail;
-            d.taken &= verdict == Verdict::Keep;
-            d.enter &= verdict != Verdict::Ignore;
-        }
-        if let Some(include) = self.include {
-            let (verdict, trail) = include.rules.enter(&trails.include, &here.below, is_directory);
-            below.include = trail;
-            let matched = verdict != Verdict::Keep;
-            d.included = matched;
-            d.taken &= matched;
-            d.enter &= matched || include.may_match_below(&here.below);
-        }
-        (d, below)
     }
 }
 

@@ -12,7 +12,8 @@ use crate::path::{self, FileKind, clean, printable};
 use super::error::{ContextError, SelectError};
 use super::hash::{self, Hashing};
 use super::resolve::{self, Place, ResolveError};
-use super::scan::{self, Include};
+use super::filter::Include;
+use super::scan;
 use super::selection::{Entry, Node, SelectedSource, Selection};
 use super::tree::{SourceTree, list};
 use super::walk::{self, Walk};
@@ -246,7 +247,7 @@ impl Finder<'_> {
 }
 
 /// Whether a path's component is a pattern: a backslash hides the byte after it, and alone makes none.
-fn is_pattern(component: &[u8]) -> bool {
+pub fn is_pattern(component: &[u8]) -> bool {
     let mut bytes = component.iter();
     while let Some(b) = bytes.next() {
         match b {

@@ -15,7 +15,8 @@ use crate::path::{FileKind, Meta};
 
 use super::error::ContextError;
 use super::resolve;
-use super::scan::{Include, Item, Listing, Outcome, Scan};
+use super::filter::Include;
+use super::scan::{Item, Listing, Outcome, Scan};
 use super::selection::{Entry, Node};
 use super::tree::{SourceTree, Stamp};
 

@@ -3,27 +3,24 @@
 //! Nothing is executed here. Files are read as far as their digests are part of the key; what a tree of the build
 //! itself holds is remembered by the tree's state, so that a build in which nothing changed mounts nothing.
 
-use std::os::unix::ffi::OsStrExt as _;
-
 use serde::{Deserialize, Serialize};
 
 use crate::address;
+use crate::cache::derive::{self, Allowed, Found};
 use crate::cache::files::{FileEntry, FileList, Name};
 use crate::cache::index::Index as _;
-use crate::cache::key::{
-    AddInputs, CopyInputs, KeyInputs, MatchInputs, MountInputs, MountSource, Network, RunInputs, SourceInputs, SourceKind, StepInputs,
-    WorkdirInputs,
-};
+use crate::cache::key::{KeyInputs, MatchInputs, MountInputs, SourceInputs, StepInputs};
 use crate::cache::miss::{self, Parent, Reason};
 use crate::cache::record::{Record, Slot, SlotId};
 use crate::cache::state::StateId;
 use crate::context::{self, Hashing, SelectedSource, Selection};
 use crate::digest::ContentDigest;
-use crate::graph::{CopyOp, CopySource, FileTree, Mount, MountKind, NetworkMode, NodeId, Op, RunOp};
+use crate::graph::{CopyOp, CopySource, FileTree, Mount, MountKind, NodeId, Op, RunOp};
 use crate::store::MADE_AGAIN;
 
 use super::copy;
 use super::error::BuildError;
+use super::request::BuildRequest;
 use super::session::Build;
 use super::trees::Tree;
 
@@ -64,28 +61,15 @@ impl Build<'_> {
         let mut selection = None;
         let (step, parent) = match &node.op {
             Op::Base(_) => unreachable!("bases are not decided"),
-            Op::Mkdir(op) => (StepInputs::Workdir(WorkdirInputs { path: op.path.clone(), user: op.user.clone() }), parent),
+            Op::Mkdir(op) => (derive::workdir(op), parent),
             Op::Run(op) => {
                 let Some(run) = self.run_inputs(id, op, effort, &mut names)? else { return Ok(None) };
-                (StepInputs::Run(Box::new(run)), parent)
+                (run, parent)
             }
             Op::Copy(op) => {
                 let Some((sources, found)) = self.copy_sources(id, op, effort, &mut names)? else { return Ok(None) };
                 selection = found;
-                let add = op.add.as_ref().map(|a| AddInputs { keep_git_dir: a.keep_git_dir, unpack: a.unpack });
-                let copy = CopyInputs {
-                    sources,
-                    dest: op.dest.clone(),
-                    chown: op.chown.clone(),
-                    chmod: op.chmod.clone(),
-                    link: op.link,
-                    parents: op.parents,
-                    exclude: op.exclude.clone(),
-                    add,
-                };
-                // A linked copy stands on nothing, unless names of users have to be looked up below.
-                let free = op.link && op.chown.as_deref().is_none_or(crate::image::users::chown_is_numeric);
-                (StepInputs::Copy(Box::new(copy)), if free { StateId::scratch() } else { parent })
+                (derive::copy(op, sources), if derive::stands_alone(op) { StateId::scratch() } else { parent })
             }
         };
         let slot = Slot { inputs: KeyInputs { platform: node.platform.clone(), parent, step }, sources: names };
@@ -140,32 +124,14 @@ impl Build<'_> {
         }
     }
 
-    fn run_inputs(&self, id: NodeId, op: &RunOp, effort: Effort, names: &mut Vec<String>) -> Result<Option<RunInputs>, BuildError> {
+    fn run_inputs(&self, id: NodeId, op: &RunOp, effort: Effort, names: &mut Vec<String>) -> Result<Option<StepInputs>, BuildError> {
         let mut mounts = Vec::new();
         for mount in &op.mounts {
             let Some(inputs) = self.mount_inputs(id, mount, effort, names)? else { return Ok(None) };
             mounts.push(inputs);
         }
-        let scripts = op.scripts.iter().map(|(name, body)| (name.clone(), ContentDigest::from_bytes(*blake3::hash(body).as_bytes())));
-        let network = match op.network {
-            NetworkMode::Default => Network::Default,
-            NetworkMode::None => Network::None,
-            NetworkMode::Host => Network::Host,
-        };
-        Ok(Some(RunInputs {
-            argv: op.argv.clone(),
-            env: op.env.iter().cloned().collect(),
-            cwd: op.cwd.clone(),
-            user: op.user.clone(),
-            hostname: op.hostname.clone(),
-            network,
-            insecure: op.insecure,
-            mounts,
-            scripts: scripts.collect(),
-            shm_size_bytes: self.request.shm_size_bytes,
-            ulimits: self.request.ulimits.clone(),
-            extra_hosts: self.request.add_hosts.iter().map(|(name, _)| name.clone()).collect(),
-        }))
+        let BuildRequest { shm_size_bytes, ulimits, add_hosts, .. } = self.request;
+        Ok(Some(derive::run(op, mounts, Allowed { shm_size_bytes: *shm_size_bytes, ulimits, add_hosts })))
     }
 
     /// Whether a RUN's mounts of a context still show what its key says: a mount is the directory itself, and somebody may
@@ -179,36 +145,22 @@ impl Build<'_> {
             return true;
         }
         let now = self.run_inputs(id, op, Effort::Full, &mut Vec::new());
-        matches!((now, &decision.slot.inputs.step), (Ok(Some(now)), StepInputs::Run(keyed)) if now == **keyed)
+        matches!(now, Ok(Some(now)) if now == decision.slot.inputs.step)
     }
 
     fn mount_inputs(&self, id: NodeId, mount: &Mount, effort: Effort, names: &mut Vec<String>) -> Result<Option<MountInputs>, BuildError> {
-        let source = match &mount.kind {
-            MountKind::Bind { from, source } => {
+        let content = match &mount.kind {
+            MountKind::Bind { from, source } | MountKind::Cache { from: Some(from), source, .. } => {
                 let Some(content) = self.mounted_content(id, from, source, effort)? else { return Ok(None) };
-                let of_context = matches!(from, FileTree::Context(_));
-                names.push(if of_context { source.trim_start_matches('/') } else { source.as_str() }.to_string());
-                MountSource::Bind { content }
+                if matches!(mount.kind, MountKind::Bind { .. }) {
+                    let of_context = matches!(from, FileTree::Context(_));
+                    names.push(if of_context { source.trim_start_matches('/') } else { source.as_str() }.to_string());
+                }
+                Some(content)
             }
-            MountKind::Cache { from, source, mode, uid, gid, .. } => {
-                let seed = match from {
-                    None => None,
-                    Some(from) => match self.mounted_content(id, from, source, effort)? {
-                        Some(content) => Some(content),
-                        None => return Ok(None),
-                    },
-                };
-                MountSource::Cache { seed, mode: *mode, uid: *uid, gid: *gid }
-            }
-            MountKind::Tmpfs { size_bytes } => MountSource::Tmpfs { size_bytes: *size_bytes },
-            MountKind::Secret { id, required, env, mode, uid, gid } => {
-                MountSource::Secret { id: id.clone(), required: *required, env: env.clone(), mode: *mode, uid: *uid, gid: *gid }
-            }
-            MountKind::Ssh { id, required, mode, uid, gid } => {
-                MountSource::Ssh { id: id.clone(), required: *required, mode: *mode, uid: *uid, gid: *gid }
-            }
+            _ => None,
         };
-        Ok(Some(MountInputs { target: mount.target.clone(), readonly: mount.readonly, source }))
+        Ok(Some(derive::mount(mount, content)))
     }
 
     /// The digest of what a mount shows.
@@ -269,31 +221,26 @@ impl Build<'_> {
         };
         let mut sources = Vec::new();
         for (index, source) in op.sources.iter().enumerate() {
-            let (kind, pattern, matches) = match source {
-                CopySource::Path(path, _) => {
+            let led_to = match source {
+                CopySource::Path(..) => {
                     let matches = found.matches.iter().find(|(i, _)| *i == index).map(|(_, m)| m.clone());
-                    let pattern = if op.parents { path.clone() } else { base_name(path).to_string() };
-                    (SourceKind::Path, pattern, matches.unwrap_or_default())
+                    Found::Paths(matches.unwrap_or_default())
                 }
-                CopySource::Inline(name, body) => {
-                    let content = ContentDigest::from_bytes(*blake3::hash(body).as_bytes());
-                    (SourceKind::Inline, base_name(name).to_string(), vec![MatchInputs { name: Name(name.as_bytes().to_vec()), content }])
-                }
+                CopySource::Inline(..) => Found::Inline,
                 CopySource::Http(url, span) => {
                     let checksum = op.add.as_ref().and_then(|a| a.checksum.as_ref());
                     let content = self.inputs.remotes.url_content(url, checksum, effort == Effort::Full);
                     let Some(content) = content.map_err(|e| self.placed(*span, e))? else { return Ok(None) };
-                    let name = address::file_name(url);
-                    (SourceKind::Http, name.clone(), vec![MatchInputs { name: Name(name.into_bytes()), content }])
+                    Found::Remote(content)
                 }
                 CopySource::Git(address, span) => {
                     let content = self.inputs.remotes.git_content(address, effort == Effort::Full);
                     let Some(content) = content.map_err(|e| self.placed(*span, e))? else { return Ok(None) };
-                    (SourceKind::Git, String::new(), vec![MatchInputs { name: Name(Vec::new()), content }])
+                    Found::Remote(content)
                 }
             };
             names.push(address::redact(source.text()));
-            sources.push(SourceInputs { kind, pattern, matches });
+            sources.push(derive::source(op, source, led_to));
         }
         Ok(Some((sources, selection)))
     }
@@ -359,8 +306,7 @@ impl Build<'_> {
 fn matches_of(op: &CopyOp, selection: &Selection) -> Vec<(usize, Vec<MatchInputs>)> {
     let mut out: Vec<(usize, Vec<MatchInputs>)> = Vec::new();
     for source in &selection.sources {
-        let name = if source.directory && !op.parents { Vec::new() } else { source.name.clone() };
-        let found = MatchInputs { name: Name(name), content: source.content() };
+        let found = derive::matched(op, source.directory, &source.name, source.content());
         match out.last_mut().filter(|(i, _)| *i == source.source) {
             Some((_, matches)) => matches.push(found),
             None => out.push((source.source, vec![found])),
@@ -375,10 +321,6 @@ fn list_of(source: &SelectedSource) -> FileList {
         let mode = e.mode | type_bits(e.node.kind());
         (e.path.as_slice(), FileEntry { mode, uid: e.uid, gid: e.gid, content: Some(e.content()), link: b"" })
     }))
-}
-
-fn base_name(path: &str) -> &str {
-    std::path::Path::new(path).file_name().and_then(|n| std::str::from_utf8(n.as_bytes()).ok()).unwrap_or("")
 }
 
 fn type_bits(kind: &str) -> u32 {

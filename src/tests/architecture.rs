@@ -61,7 +61,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ),
     ("runner", &["sandbox", "snapshot", "layer", "image", "store", "digest", "path", "fsio", "sys"]),
     // What to build, and why.
-    ("cache", &["graph", "dockerfile", "context", "image", "store", "digest", "path", "fsio"]),
+    ("cache", &["graph", "dockerfile", "context", "image", "store", "address", "digest", "path", "fsio"]),
     ("graph", &["dockerfile", "image", "address", "digest", "path"]),
     ("dockerfile", &["image", "digest"]),
     ("context", &["dockerfile", "layer", "snapshot", "digest", "path", "fsio", "sys"]),
@@ -88,6 +88,8 @@ const PURE: &[&str] = &[
     "dockerfile",
     "graph",
     "image",
+    "cache/align",
+    "cache/derive",
     "cache/key",
     "cache/miss",
     "cache/remote",
