@@ -30,6 +30,7 @@ pub mod ps;
 pub mod pull;
 pub mod push;
 pub mod registries;
+pub mod replay;
 pub mod rm;
 pub mod rmi;
 pub mod run;
@@ -74,6 +75,7 @@ enum Commands {
     Ps(ps::PsArgs),
     Rm(rm::RmArgs),
     Images(images::ImagesArgs),
+    Replay(Box<replay::ReplayArgs>),
     Inspect(inspect::InspectArgs),
     History(history::HistoryArgs),
     Tag(tag::TagArgs),
@@ -234,6 +236,7 @@ fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
         Commands::Ps(args) => ps::run(&args, session)?,
         Commands::Rm(args) => rm::run(&args, session)?,
         Commands::Images(args) => images::run(&args, session)?,
+        Commands::Replay(args) => replay::run(&args, session)?,
         Commands::Inspect(args) => inspect::run(&args, session)?,
         Commands::History(args) => history::run(&args, session)?,
         Commands::Tag(args) => tag::run(&args, session)?,

@@ -10,9 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use crate::path::{self, FileKind, clean, printable};
 
 use super::error::{ContextError, SelectError};
+use super::filter::Include;
 use super::hash::{self, Hashing};
 use super::resolve::{self, Place, ResolveError};
-use super::filter::Include;
 use super::scan;
 use super::selection::{Entry, Node, SelectedSource, Selection};
 use super::tree::{SourceTree, list};

@@ -14,8 +14,8 @@ use crate::dockerfile::ignore::IgnoreRules;
 use crate::path::{FileKind, Meta};
 
 use super::error::ContextError;
-use super::resolve;
 use super::filter::Include;
+use super::resolve;
 use super::scan::{Item, Listing, Outcome, Scan};
 use super::selection::{Entry, Node};
 use super::tree::{SourceTree, Stamp};

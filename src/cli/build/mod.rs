@@ -7,7 +7,7 @@ pub mod output;
 pub mod request;
 pub mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -226,7 +226,7 @@ pub fn perform(args: &BuildArgs, request: &BuildRequest, notices: Vec<String>, s
     for notice in notices {
         progress.event(Event::Notice(notice));
     }
-    let result = execute(request, session, &identity, progress.clone(), &cancel);
+    let result = session.store().and_then(|dir| execute_in(&dir, request, session, &identity, progress.clone(), &cancel));
     progress.finish();
     match (result, interrupt::status(&cancel)) {
         // What went wrong is what was asked for.
@@ -239,15 +239,16 @@ pub fn perform(args: &BuildArgs, request: &BuildRequest, notices: Vec<String>, s
     }
 }
 
-/// Hands the request to the engine.
-fn execute(
+/// Hands the request to the engine, with the store in `dir`.
+pub fn execute_in(
+    dir: &Path,
     request: &BuildRequest,
     session: &Session,
     identity: &Identity,
     observer: Arc<dyn Observer>,
     cancel: &CancelToken,
 ) -> Result<BuildOutcome, Failure> {
-    let store = Store::open(&session.store()?).map_err(|e| Failure::of(&e))?;
+    let store = Store::open(dir).map_err(|e| Failure::of(&e))?;
     store.end_when(cancel.cell());
     let client = Client::new(registries::watched(registries::config(&session.env), cancel, observer.clone()));
     let tasks = transfer::Tasks::new(observer.clone(), cancel.clone());
