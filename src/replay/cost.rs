@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::cache::log::StepCosts;
 use crate::dockerfile::ignore::Glob;
 
 /// Seconds by step.
@@ -9,8 +10,10 @@ use crate::dockerfile::ignore::Glob;
 pub struct Costs {
     /// Given by hand: the first that fits counts, over all else.
     pub rules: Vec<Rule>,
-    /// Recorded, by stage and title.
+    /// Measured by building the history itself, by stage and title.
     pub recorded: BTreeMap<(String, String), f64>,
+    /// What the log of builds remembers.
+    pub log: StepCosts,
 }
 
 /// `RUN npm ci=42`.
@@ -26,15 +29,13 @@ impl Costs {
     /// Returns a step's cost; none: nobody knows it.
     pub fn of(&self, stage: &str, title: &str) -> Option<f64> {
         let by_hand = self.rules.iter().find(|rule| rule.fits(title)).map(|rule| rule.secs);
-        by_hand.or_else(|| self.recorded.get(&(stage.to_owned(), title.to_owned())).copied()).or_else(|| {
-            // A stage may have been named since.
-            self.recorded.iter().find(|((_, known), _)| known == title).map(|(_, secs)| *secs)
-        })
+        let measured = || self.recorded.get(&(stage.to_owned(), title.to_owned())).copied();
+        by_hand.or_else(measured).or_else(|| self.log.of(None, stage, title))
     }
 
     /// Returns whether nothing is known.
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty() && self.recorded.is_empty()
+        self.rules.is_empty() && self.recorded.is_empty() && self.log == StepCosts::default()
     }
 }
 
@@ -66,6 +67,7 @@ mod tests {
         let costs = Costs {
             rules: ["RUN npm ci=42", "RUN * /app/*=7", "RUN=1.5"].map(|r| Rule::parse(r).unwrap()).to_vec(),
             recorded: BTreeMap::from([(("build".into(), "COPY . .".into()), 0.5)]),
+            log: StepCosts::default(),
         };
         for (title, want) in [
             ("RUN npm ci", Some(42.0)),

@@ -8,12 +8,13 @@ use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
 
+use crate::cache::log::{StepCosts, step_costs};
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::replay::execute::Execution;
 use crate::cli::session::Session;
-use crate::cli::transfer;
 use crate::cli::values::{self, ValueError};
+use crate::cli::{stored, transfer};
 use crate::engine::sources::parse_build_context;
 use crate::graph::NamedContext;
 use crate::history::{HistoryError, Parents, Range, Repository};
@@ -110,8 +111,10 @@ pub fn run(args: &ReplayArgs, session: &Session) -> Result<(), Failure> {
     // Before any thread starts.
     let identity = args.execute.as_ref().map(|_| session.enter()).transpose()?;
     let (path, range) = path_and_range(args, env);
+    let log = logged_costs(args, &path, session)?;
     let repository = Repository::find(&path, &transfer::search_path(env)).map_err(|e| failed(&e))?;
     let mut request = request(args, range, &repository, env)?;
+    request.costs.log = log;
     let mut replayed = replay::replay(&repository, &request).map_err(|e| failed(&e))?;
     if replayed.commits.is_empty() {
         return Err(Failure::message(format!("there is no commit in {}", replayed.report.range)));
@@ -240,7 +243,19 @@ fn costs(args: &ReplayArgs, env: &Environment) -> Result<Costs, Failure> {
             rules.push(cost(line).map_err(|e| Failure::usage(format!("{shown}:{}: {e}", n + 1)))?);
         }
     }
-    Ok(Costs { rules, recorded: BTreeMap::new() })
+    Ok(Costs { rules, ..Costs::default() })
+}
+
+/// What builds of this Dockerfile cost, as far as the store remembers any; a store isn't made for that.
+fn logged_costs(args: &ReplayArgs, context: &Path, session: &Session) -> Result<StepCosts, Failure> {
+    let (Ok(dir), Ok(context)) = (session.store(), context.canonicalize()) else { return Ok(StepCosts::default()) };
+    if !dir.is_dir() {
+        return Ok(StepCosts::default());
+    }
+    let store = stored::open(session)?;
+    // As a build names it.
+    let dockerfile = format!("{}\n{}", context.display(), args.file.as_deref().unwrap_or("Dockerfile"));
+    step_costs(&store, &dockerfile).map_err(|e| Failure::of(&e))
 }
 
 fn show(args: &ReplayArgs, replayed: &Replayed) -> Result<(), Failure> {

@@ -24,6 +24,7 @@ mod prune;
 mod random;
 mod registry;
 mod remote;
+mod replay;
 mod run;
 mod sandbox_battery;
 mod several;
