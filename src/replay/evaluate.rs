@@ -35,12 +35,18 @@ pub struct Ready {
     /// Its Dockerfile.
     pub plan: Arc<Plan>,
     /// What its steps read, one for each of the plan's.
-    pub reads: Arc<Vec<Arc<Reads>>>,
+    pub(super) reads: AllReads,
     /// The context's directory.
     pub(super) root: Oid,
     /// The ignore file's name and text.
     pub ignore: Option<(String, Arc<str>)>,
 }
+
+/// What the steps of a plan take from the context, in their order.
+pub(super) type AllReads = Arc<Vec<Arc<Reads>>>;
+
+/// A plan, the context's directory and the rules, by addresses of what is kept.
+type Key = (usize, Oid, usize);
 
 /// What a step takes from the context.
 #[derive(Debug, Default)]
@@ -102,10 +108,10 @@ pub(super) struct Evaluator<'p> {
     texts: HashMap<Oid, Arc<str>>,
     /// By text: rules are told apart by their address.
     rules: HashMap<Arc<str>, Result<Arc<IgnoreRules>, String>>,
-    reads: HashMap<(usize, Oid, usize), Arc<Vec<Arc<Reads>>>>,
+    reads: HashMap<Key, AllReads>,
     /// Keeps alive what `reads` knows by address.
     used: Vec<Arc<Plan>>,
-    failures: HashMap<(usize, Oid, usize), Skipped>,
+    failures: HashMap<Key, Skipped>,
 }
 
 impl<'p> Evaluator<'p> {
@@ -191,7 +197,7 @@ impl<'p> Evaluator<'p> {
     }
 
     /// What steps take from a checkout: where they take its top, `.git` comes along unless it is ignored.
-    fn of_checkout(&self, commit: &Commit, reads: &Arc<Vec<Arc<Reads>>>) -> Arc<Vec<Arc<Reads>>> {
+    fn of_checkout(&self, commit: &Commit, reads: &AllReads) -> AllReads {
         let takes = |place: &ReadPlace| place.directory && place.path.is_empty() && self.sums.takes(place.filter, b"", b".git/HEAD");
         if !reads.iter().any(|step| step.places.iter().any(takes)) {
             return reads.clone();
@@ -255,7 +261,7 @@ impl<'p> Evaluator<'p> {
     }
 
     /// What all steps of a plan take from a context.
-    fn all_reads(&mut self, plan: &Arc<Plan>, tree: &Tree) -> Result<Result<Arc<Vec<Arc<Reads>>>, Skipped>, HistoryError> {
+    fn all_reads(&mut self, plan: &Arc<Plan>, tree: &Tree) -> Result<Result<AllReads, Skipped>, HistoryError> {
         let key = (Arc::as_ptr(plan).addr(), tree.root, tree.ignore.as_ref().map_or(0, |rules| Arc::as_ptr(rules).addr()));
         if let Some(known) = self.reads.get(&key) {
             return Ok(Ok(known.clone()));

@@ -53,11 +53,14 @@ pub struct Step {
     pub line: usize,
 }
 
+/// A plan, or what is wrong with the text.
+pub(super) type Made = Result<Arc<Plan>, Arc<Diagnostic>>;
+
 /// All plans, each made once; shared by threads.
 #[derive(Debug)]
 pub(super) struct Plans {
     settings: Settings,
-    known: Mutex<HashMap<Arc<str>, Result<Arc<Plan>, Arc<Diagnostic>>>>,
+    known: Mutex<HashMap<Arc<str>, Made>>,
 }
 
 impl Plans {
@@ -66,7 +69,7 @@ impl Plans {
     }
 
     /// Returns a text's plan. `name` is what messages call the file.
-    pub fn of(&self, name: &str, text: &str) -> Result<Arc<Plan>, Arc<Diagnostic>> {
+    pub fn of(&self, name: &str, text: &str) -> Made {
         // Made under the lock: a plan is known by its address, so there may be no two of one text.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(plan) = known.get(text) {
