@@ -5,10 +5,10 @@
 //! ```text
 //! main ─ cli ─ ui                                                  what people see
 //!         │
-//!         ├─ engine (build)      ├─ runner (run)                   use cases
+//!         ├─ engine (build)      ├─ runner (run)      ├─ replay    use cases
 //!         │
 //!         ├─ dockerfile  graph  cache  context                     what to build, and why   (mostly pure)
-//!         ├─ sandbox  snapshot  layer  image  store  registry  remote   how it is done and kept
+//!         ├─ sandbox  snapshot  layer  image  store  registry  remote  history   how it is done and kept
 //!         │
 //!         └─ address  digest  path  fsio  sys                      primitives
 //! ```

@@ -93,6 +93,8 @@ fn build_request(tree: &Path, execution: &Execution<'_>, request: &Request) -> B
         require_full_isolation: false,
         purpose: Purpose::Build,
         jobs: None,
+        collection: None,
+        verify: None,
     }
 }
 

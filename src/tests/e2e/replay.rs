@@ -64,7 +64,7 @@ fn a_history_is_replayed_and_shown_as_table_json_and_page() {
     for want in ["<svg", "files of COPY manifest ./ (line 3)", "default-src &#39;none&#39;", "RUN cat src/* &gt; out"] {
         assert!(page.contains(want) || page.contains(&want.replace("&#39;", "'")), "{want}");
     }
-    assert!(!page.contains("<script") && !page.contains("http"), "{page}");
+    assert!(!["<script", "http:", "https:", "src="].iter().any(|outside| page.contains(outside)), "{page}");
     // A bare clone, a subset, another directory.
     git(&w, &["clone", "-q", "--bare", ".", "../bare.git"]);
     let bare: serde_json::Value =
