@@ -15,8 +15,8 @@ use crate::ui::{human, out};
 
 /// Show what the store takes of the disk
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Sizes are what the disk counts: blocks, a file with several names once, directories too. What they add up to is\n\
-    what `du -s` says of the store. WORTH is what keeping a thing saves: seconds a megabyte, less the longer it was of no use.")]
+#[command(after_help = "Sizes are what the disk counts: blocks, a file with several names once, directories too; together they are what \
+    `du -s` says of the store. WORTH is what keeping a thing saves: seconds a megabyte, less the longer it was of no use.")]
 pub struct DuArgs {
     /// The cache thing by thing, what is worth least first; and a line for everything else
     #[arg(short, long)]

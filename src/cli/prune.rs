@@ -17,14 +17,18 @@ use crate::store::{CacheUnit, Filter, FilterError, Limits, PruneOptions, PruneRe
 use crate::ui::table::{Align, Table};
 use crate::ui::{human, out};
 
+const AFTER_HELP: &str = "\
+With --all, a limit, --keep-duration or --filter the cache may go too: results of steps, downloads, git repositories, cache \
+mounts, and pulled bases without a name of their own. What saves the fewest seconds a byte and was of no use for long goes \
+first; with a limit, no more than needed. What a running build uses, an image with a name needs or a container holds \
+always stays, and is not counted.
+
+Filters, all of which must hold: until=24h; id, parents, description and type (regular, exec.cachemount, source.git.checkout) \
+with =, != or ~= (a regular expression); inuse, mutable, immutable, shared, private.";
+
 /// Remove what nothing needs: images without a name, layers and cache records out of reach
 #[derive(Debug, Clone, Default, Args)]
-#[command(after_help = "With --all, a limit, --keep-duration or --filter the cache may go too: results of steps, downloads, git\n\
-    repositories, cache mounts, and pulled bases without a name of their own. What saves the fewest seconds a byte, and was of\n\
-    no use for long, goes first; with a limit no more than needed. What a running build uses, an image with a name\n\
-    needs or a container holds always stays, and is not counted.\n\
-    Filters: until=24h, id, parents, description, type (regular, exec.cachemount, source.git.checkout), with = (holds), != and\n\
-    ~= (a regular expression); inuse, mutable, immutable, shared, private. All that are given must hold.")]
+#[command(after_help = AFTER_HELP)]
 pub struct PruneArgs {
     /// The whole cache may go
     #[arg(short, long)]

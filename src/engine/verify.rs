@@ -242,6 +242,8 @@ impl Build<'_> {
     fn difference(&self, id: NodeId, layer: LayerId, now: &Again) -> Result<Difference, BuildError> {
         let mut below = self.lowers(&self.chain_below(id))?;
         below.reverse();
+        // It may still be in a shared cache only.
+        self.bring(&[layer])?;
         let kept = self.built_dir(&layer, &below)?;
         let failed = |e: PathError| self.failed(id, "comparing its layer", &e);
         let (a, b) = (compare::open(&kept).map_err(failed)?, compare::open(&now.dir).map_err(failed)?);

@@ -75,7 +75,9 @@ impl CollectPolicy {
 /// The last look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Look {
-    /// When everything was measured, in unix seconds.
+    /// What was collected down to; none: nothing was, and the sums were taken for what the cache takes.
+    limits: Option<Limits>,
+    /// When it was, in unix seconds.
     at_secs: i64,
     /// What the index's sums were then.
     summed_bytes: u64,
@@ -89,7 +91,7 @@ impl Look {
         self.used_bytes.saturating_add(summed_bytes).saturating_sub(self.summed_bytes)
     }
 
-    /// Returns whether to measure: a bound seems to be exceeded, or a day has passed. What could not be brought below its
+    /// Returns whether to measure: a bound seems to be exceeded, or a day has passed. What could not be brought below these
     /// bounds (it is all in use) is left for an hour, unless it grew by a hundredth.
     fn is_due(&self, policy: &CollectPolicy, summed_bytes: u64, disk: Disk, now_secs: i64) -> bool {
         let age = now_secs.saturating_sub(self.at_secs);
@@ -98,7 +100,8 @@ impl Look {
         }
         let used = self.used_now(summed_bytes);
         let over = policy.limits.keep_bytes(used, disk).is_some_and(|keep| used > keep);
-        over && (age >= HOUR_SECS || used > self.used_bytes.saturating_add(self.used_bytes / 100))
+        let was_tried = self.limits == Some(policy.limits) && age < HOUR_SECS;
+        over && !(was_tried && used <= self.used_bytes.saturating_add(self.used_bytes / 100))
     }
 }
 
@@ -111,12 +114,11 @@ impl Store {
         let (summed, disk) = (self.summed_bytes()?, self.disk()?);
         // Of a store that was never measured the sums are all that is known.
         let known = self.load_blob_row(KIND, KEY)?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let look = known.unwrap_or(Look { at_secs: now_secs, summed_bytes: 0, used_bytes: 0 });
-        if known.is_some() && !look.is_due(policy, summed, disk, now_secs) {
-            return Ok(None);
-        }
-        if known.is_none() && !look.is_due(policy, summed, disk, now_secs) {
-            self.note(Look { at_secs: now_secs, summed_bytes: summed, used_bytes: summed })?;
+        let look = known.unwrap_or(Look { limits: None, at_secs: now_secs, summed_bytes: summed, used_bytes: summed });
+        if !look.is_due(policy, summed, disk, now_secs) {
+            if known.is_none() {
+                self.note(look)?;
+            }
             return Ok(None);
         }
         let measured = self.measure()?;
@@ -131,7 +133,8 @@ impl Store {
             all.units.extend(report.units);
             all.left_bytes = report.left_bytes;
         }
-        self.note(Look { at_secs: now_secs, summed_bytes: self.summed_bytes()?, used_bytes: all.left_bytes.unwrap_or(0) })?;
+        let (limits, used_bytes) = (Some(policy.limits), all.left_bytes.unwrap_or(0));
+        self.note(Look { limits, at_secs: now_secs, summed_bytes: self.summed_bytes()?, used_bytes })?;
         Ok(Some(all))
     }
 
@@ -169,7 +172,7 @@ mod tests {
     fn everything_is_measured_only_when_it_may_matter() {
         let bounded = Limits { max_used: Some(Space::Bytes(1000)), ..Limits::default() };
         let policy = CollectPolicy { limits: bounded, ..CollectPolicy::of(DISK) };
-        let look = Look { at_secs: 10_000, summed_bytes: 5000, used_bytes: 900 };
+        let look = Look { limits: Some(bounded), at_secs: 10_000, summed_bytes: 5000, used_bytes: 900 };
         for (summed, now, want) in [
             // The sums were 4,100 too high when it was measured, and still are.
             (5000, 10_001, false),
@@ -185,6 +188,10 @@ mod tests {
         let stuck = Look { used_bytes: 2000, ..look };
         for (summed, now, want) in [(5000, 10_001, false), (5020, 10_001, false), (5021, 10_001, true), (5000, 10_000 + HOUR_SECS, true)] {
             assert_eq!(stuck.is_due(&policy, summed, DISK, now), want, "{summed} {now}");
+        }
+        // Nobody tried, or not to come down to this.
+        for limits in [None, Some(Limits { max_used: Some(Space::Bytes(1500)), ..Limits::default() })] {
+            assert!(Look { limits, ..stuck }.is_due(&policy, 5000, DISK, 10_001));
         }
     }
 }

@@ -3,8 +3,10 @@
 //! Units may share files (two records of one tar), and files may be needed by what is no unit (an image's layers). Only when the
 //! last who needs a file goes is its room free, so it is counted then, once.
 
+use serde::{Deserialize, Serialize};
+
 /// How much of the disk: bytes, or a share of all that the disk has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Space {
     /// So many.
     Bytes(u64),
@@ -32,7 +34,7 @@ impl Space {
 }
 
 /// How much the cache may take; none of them: no bound, all that is chosen goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Limits {
     /// The cache takes no more than this.
     pub max_used: Option<Space>,

@@ -66,9 +66,10 @@ impl Needed {
         needed.complete(db, &Tars::load(db)?, &|_| false)
     }
 
-    /// Gathers what is needed by images, but for those that `is_cache` names, by pins and live builds.
-    pub fn of_roots(db: &Connection, held: &HashSet<String>, tars: &Tars, is_cache: &dyn Fn(&str) -> bool) -> Result<Self> {
-        Self { layers: held.clone(), blobs: held.clone() }.complete(db, tars, is_cache)
+    /// Gathers what is needed by images, but for those that `is_cache` names, and by pins. What a live build uses of the cache
+    /// is in use, and cache all the same.
+    pub fn of_roots(db: &Connection, tars: &Tars, is_cache: &dyn Fn(&str) -> bool) -> Result<Self> {
+        Self::default().complete(db, tars, is_cache)
     }
 
     fn complete(mut self, db: &Connection, tars: &Tars, without: &dyn Fn(&str) -> bool) -> Result<Self> {

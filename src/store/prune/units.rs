@@ -150,7 +150,7 @@ impl Units {
         let mut all_units = layers(db, &tars, appraise)?;
         let bases = bases(db, &tars)?;
         let unnamed: HashSet<&str> = bases.iter().map(|(image, _)| image.as_str()).collect();
-        let rooted = Needed::of_roots(db, held, &tars, &|image| unnamed.contains(image))?.names();
+        let rooted = Needed::of_roots(db, &tars, &|image| unnamed.contains(image))?.names();
         all_units.extend(bases.into_iter().map(|(_, unit)| unit));
         all_units.extend(downloads(db)?);
         all_units.extend(beside.mounts.iter().map(|(name, row)| mount(name, row)));
@@ -177,9 +177,7 @@ impl Units {
                 let (usage, rooted) = self.files[self.places[name]];
                 facts.usage += usage;
                 facts.in_use |= held.contains(name);
-                if rooted && !held.contains(name) {
-                    facts.shared = true;
-                }
+                facts.shared |= rooted;
                 if !rooted {
                     facts.private += usage;
                 }

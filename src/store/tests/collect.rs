@@ -128,6 +128,91 @@ fn records_go_by_age_and_by_room() {
 }
 
 #[test]
+fn of_two_records_of_one_layer_neither_frees_anything_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = open(dir.path());
+        let shared = commit(&store, 1, &"x".repeat(100_000));
+        let alone = commit(&store, 2, &"x".repeat(50_000));
+        for (n, layer) in [(1, shared), (2, alone), (3, shared)] {
+            store.put_record(record(n, layer, i64::from(n))).unwrap();
+        }
+    }
+    let store = open(dir.path());
+    let units = store.cache_units(&by_cost, 0).unwrap();
+    assert_eq!(units.len(), 2, "a layer with all its records is one thing: {units:#?}");
+    let report = store.prune(&at_most(used(&store) - 1), &by_cost).unwrap();
+    assert_eq!((report.records, report.layers, report.units.len()), (2, 1, 1), "both go, or neither");
+    assert!(report.freed.bytes >= 100_000);
+    let left = store.cache_units(&by_cost, 0).unwrap();
+    assert_eq!((left.len(), Some(left[0].private.bytes)), (1, report.left_bytes));
+}
+
+#[test]
+fn a_base_without_a_name_of_its_own_is_a_part_of_the_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let (named, unnamed);
+    {
+        let store = open(dir.path());
+        let (a, b) = (commit(&store, 1, &"x".repeat(50_000)), commit(&store, 2, &"x".repeat(80_000)));
+        (named, unnamed) = (put_image(&store, b"{named}", &[a]), put_image(&store, b"{unnamed}", &[a, b]));
+        store.tag("named", &named).unwrap();
+        for (n, image) in [named, unnamed].into_iter().enumerate() {
+            let platform = Platform::new("linux", "amd64", "");
+            let source = Source { reference: format!("r{n}"), platform, manifest: image, image, checked_secs: 5 };
+            store.put_source(source).unwrap();
+        }
+        store.flush().unwrap();
+    }
+    let store = open(dir.path());
+    let units = store.cache_units(&by_cost, 0).unwrap();
+    assert_eq!(units.iter().map(|u| u.description.as_str()).collect::<Vec<_>>(), ["pulled from r1"]);
+    assert!(units[0].shared, "the named one has a layer of it");
+    let private = units[0].private.bytes;
+    assert!(private > 80_000 && private < 110_000, "what the named one needs as well is not counted: {private}");
+    assert_eq!(store.prune(&at_most(private), &by_cost).unwrap().images, 0);
+    let told = store.prune(&PruneOptions { dry_run: true, ..at_most(private - 1) }, &by_cost).unwrap();
+    assert!(store.image(&unnamed).unwrap().is_some());
+    let report = store.prune(&at_most(private - 1), &by_cost).unwrap();
+    assert_eq!((report.images, report.layers, report.freed), (1, 1, told.freed));
+    assert!(store.image(&unnamed).unwrap().is_none() && store.image(&named).unwrap().is_some());
+    assert_eq!(check(&store).problems, []);
+}
+
+#[test]
+fn a_process_that_wrote_no_file_never_collects() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let store = open(dir.path());
+        for n in 1..=4 {
+            let staging = store.stage().unwrap();
+            std::fs::write(staging.path().join("file"), "x".repeat(100_000)).unwrap();
+            let id = LayerId::Content(content(n));
+            store.commit_layer(staging.path(), &id, LayerFacts { size_bytes: 100_000, ..facts(n) }).unwrap();
+            store.put_record(record(n, id, i64::from(n))).unwrap();
+        }
+    }
+    let policy = |bytes| CollectPolicy {
+        limits: Limits { max_used: Some(Space::Bytes(bytes)), ..Limits::default() },
+        ..CollectPolicy::of(open(dir.path()).disk().unwrap())
+    };
+    let store = open(dir.path());
+    store.put_slot_row("slot", vec![1]).unwrap();
+    store.flush().unwrap();
+    assert_eq!(store.collect(&policy(1), 100, &by_cost).unwrap(), None);
+    let mine = commit(&store, 9, "mine");
+    store.put_record(record(9, mine, 100)).unwrap();
+    assert_eq!(store.collect(&policy(1 << 40), 100, &by_cost).unwrap(), None, "it is not over its bound");
+    let report = store.collect(&policy(250_000), 100, &by_cost).unwrap().unwrap();
+    assert_eq!(report.records, 2, "no more than needed: {report:#?}");
+    let report = store.collect(&policy(1), 200, &by_cost).unwrap().unwrap();
+    assert_eq!((report.records, store.layer_dir(&mine).unwrap().is_some()), (2, true), "what it holds stays");
+    // All of it is in use: that is not measured again at once.
+    assert_eq!(store.collect(&policy(1), 201, &by_cost).unwrap(), None);
+    assert!(store.collect(&policy(1), 200 + 3600, &by_cost).unwrap().is_some());
+}
+
+#[test]
 fn a_tar_that_serves_several_clamps_makes_room_once() {
     let dir = tempfile::tempdir().unwrap();
     {

@@ -92,7 +92,9 @@ impl World {
         let dir = tempfile::Builder::new().prefix("ply-e2e-").tempdir().unwrap();
         std::fs::create_dir(dir.path().join("ctx")).unwrap();
         std::fs::create_dir(dir.path().join("home")).unwrap();
-        Self { dir, ply: PathBuf::from(env!("CARGO_BIN_EXE_ply")) }
+        // Another program's build can be tried, such as a release's.
+        let ply = std::env::var_os("PLY_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_ply").into());
+        Self { dir, ply: PathBuf::from(ply) }
     }
 
     /// Copies the program into this world, where an ordinary user may reach it.

@@ -115,3 +115,22 @@ fn a_step_that_fails_now_fails_the_build() {
     let done = verify(&w, "", &[]).fails(1);
     assert!(done.stderr.contains("could not be run again") && done.stderr.contains("exit code: 1"), "{}", done.stderr);
 }
+
+#[test]
+fn hits_of_a_shared_cache_are_run_too() {
+    let w = World::new();
+    let cache = w.path("cache").display().to_string();
+    // The command's result is not in its key: another machine may have made another one.
+    w.file("Dockerfile", "FROM base\nRUN echo same > /s\nRUN cat /proc/sys/kernel/random/boot_id > /boot; cat /proc/uptime > /uptime\n");
+    w.build(&["-o", "type=none", "--cache-to", &format!("type=local,dest={cache},mode=max")]).ok();
+    let other = World::new();
+    std::fs::copy(w.path("ctx/Dockerfile"), other.path("ctx/Dockerfile")).unwrap();
+    let done = verify(&other, "", &["--cache-from", &format!("type=local,src={cache}")]).ok();
+    assert_eq!(outcomes(&done), ["CACHED"; 2], "{}", done.stderr);
+    assert!(
+        done.stderr.contains("differs: /uptime (content") && done.stderr.contains("2 of 2 cached steps ran again, 1 gave the same"),
+        "{}",
+        done.stderr
+    );
+    other.ply(&["fsck", "--deep"]).ok();
+}
