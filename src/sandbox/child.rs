@@ -132,6 +132,7 @@ impl Child<'_> {
                 Ok(())
             }
             Op::NoNewPrivs => process::no_new_privs(),
+            Op::NetworkFilter => process::load_filter(&self.setup.filters.host_network),
             Op::Filter { fake_ownership: true } => process::load_filter(&self.setup.filters.fake_ownership),
             Op::Filter { fake_ownership: false } => process::load_filter(&self.setup.filters.default),
             Op::Groups(groups) => process::set_groups(groups),

@@ -247,6 +247,9 @@ fn identity(spec: &SandboxSpec, ops: &mut Vec<Op>) {
             ops.push(Op::Scope);
         }
         ops.push(Op::BoundCapabilities(capabilities));
+        if spec.network == Network::Host && !spec.host.in_user_namespace {
+            ops.push(Op::NetworkFilter);
+        }
         ops.push(Op::Filter { fake_ownership: spec.fake_ownership });
     }
     // With faked ownership every identity is the one that exists.

@@ -65,12 +65,18 @@ pub struct Filters {
     pub default: Vec<FilterInstruction>,
     /// The same, with changes of ownership and identity faked.
     pub fake_ownership: Vec<FilterInstruction>,
+    /// What is refused besides where the network is the host's, and capabilities count there.
+    pub host_network: Vec<FilterInstruction>,
 }
 
 impl Filters {
-    /// Builds both filters for the architecture that this program is compiled for.
+    /// Builds all filters for the architecture that this program is compiled for.
     pub fn build() -> Self {
-        Self { default: seccomp::filter(seccomp::Ownership::Real), fake_ownership: seccomp::filter(seccomp::Ownership::Fake) }
+        Self {
+            default: seccomp::filter(seccomp::Ownership::Real),
+            fake_ownership: seccomp::filter(seccomp::Ownership::Fake),
+            host_network: seccomp::host_network_filter(),
+        }
     }
 }
 

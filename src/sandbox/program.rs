@@ -134,6 +134,8 @@ pub enum Op {
     NoNewPrivs,
     /// Abstract sockets and processes outside the sandbox can no longer be reached; Linux 6.12, nothing before.
     Scope,
+    /// Loads the filter that keeps the host's network from being listened to.
+    NetworkFilter,
     /// Loads the system call filter; with the rules of `fake_ownership` or not.
     Filter {
         fake_ownership: bool,
@@ -228,6 +230,7 @@ impl Op {
     fn write_identity(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::BoundCapabilities(set) => write!(f, "bound capabilities to {set:016x}"),
+            Self::NetworkFilter => f.write_str("load the filter for the host's network"),
             Self::Filter { fake_ownership: false } => f.write_str("load the system call filter"),
             Self::Filter { fake_ownership: true } => f.write_str("load the system call filter that fakes ownership"),
             Self::Groups(groups) => write!(f, "set groups {groups:?}"),
@@ -289,7 +292,8 @@ impl fmt::Display for Op {
             | Self::Group(_)
             | Self::OwnStdio { .. }
             | Self::User(_)
-            | Self::Capabilities(_) => self.write_identity(f),
+            | Self::Capabilities(_)
+            | Self::NetworkFilter => self.write_identity(f),
         }
     }
 }

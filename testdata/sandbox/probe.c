@@ -360,6 +360,7 @@ static void sockets(const char *abstract, int port)
     works("socket AF_VSOCK", socket(40, SOCK_STREAM, 0));
     works("socket AF_XDP", socket(44, SOCK_RAW, 0));
     works("socket raw, ICMP", socket(AF_INET, SOCK_RAW, 1));
+    works("socket raw, TCP", socket(AF_INET, SOCK_RAW, 6));
     works("abstract socket of its own", reach_own());
     works("abstract socket of the host", reach(abstract));
     works("port of the host's loopback", reach_port(port));

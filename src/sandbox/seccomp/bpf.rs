@@ -39,6 +39,17 @@ pub(super) enum Decision {
     Argument { number: u32, mask: u32, values: &'static [u32], when_among: Verdict, otherwise: Verdict },
     /// The lower half of an argument: whether it has any of the bits of `mask`.
     AnyBit { number: u32, mask: u32, when_set: Verdict, otherwise: Verdict },
+    /// Several arguments: the verdict of the first case all of whose tests hold.
+    Cases { cases: &'static [(&'static [Test], Verdict)], otherwise: Verdict },
+}
+
+/// Whether the lower half of an argument, masked with `mask`, is one of `values`, or (`among` is false) none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Test {
+    pub number: u32,
+    pub mask: u32,
+    pub values: &'static [u32],
+    pub among: bool,
 }
 
 /// A decision for all numbers from `first` up to the next span's.
@@ -119,6 +130,11 @@ fn leaf(decision: Decision) -> Vec<FilterInstruction> {
         Decision::AnyBit { number, mask, when_set, otherwise } => {
             vec![load(ARGUMENTS_AT + 8 * number), instruction(JUMP_ANY_BIT, mask, 0, 1), verdict(when_set), verdict(otherwise)]
         }
+        Decision::Cases { cases, otherwise } => {
+            let mut code: Vec<_> = cases.iter().flat_map(|(tests, then)| case(tests, *then)).collect();
+            code.push(verdict(otherwise));
+            code
+        }
         Decision::Argument { number, mask, values, when_among, otherwise } => {
             let mut code = vec![load(ARGUMENTS_AT + 8 * number)];
             if mask != u32::MAX {
@@ -133,4 +149,23 @@ fn leaf(decision: Decision) -> Vec<FilterInstruction> {
             code
         }
     }
+}
+
+/// Returns with `then` when all tests hold, else goes on after its end.
+fn case(tests: &[Test], then: Verdict) -> Vec<FilterInstruction> {
+    let Some((Test { number, mask, values, among }, rest)) = tests.split_first() else { return vec![verdict(then)] };
+    let rest = case(rest, then);
+    let mut code = vec![load(ARGUMENTS_AT + 8 * number), instruction(AND, *mask, 0, 0)];
+    for (at, value) in values.iter().enumerate() {
+        // Over the comparisons that remain and the jump after them, to what follows when the value is among them.
+        let reach = u8::try_from(values.len() - at).expect("a list of values is short");
+        code.push(instruction(JUMP_EQUAL, *value, reach, 0));
+    }
+    if *among {
+        code.push(skip(rest.len()));
+    } else {
+        code.extend([skip(1), skip(rest.len())]);
+    }
+    code.extend(rest);
+    code
 }

@@ -14,7 +14,7 @@ mod table;
 
 use crate::sys::process::FilterInstruction;
 
-use bpf::{Decision, Verdict};
+use bpf::{Decision, Span, Test, Verdict};
 use table::{FAKED, LAST_KNOWN, NONE, REFUSED, Row};
 
 /// Whether calls that change ownership or identity take place.
@@ -55,11 +55,37 @@ const FAMILIES: &[u32] = &[38, 40];
 const PERSONALITIES: &[u32] = &[0, 8, 0x2_0000, 0x2_0008, u32::MAX];
 /// TIOCSTI and TIOCLINUX.
 const KEYSTROKES: &[u32] = &[0x5412, 0x541c];
+const SOCKET: Row = ("socket", 41, 359, 198);
 /// SYS_SOCKET, the only call of socketcall(2) that makes a socket of a family.
 const SOCKETCALL_SOCKET: &[u32] = &[1];
 /// S_IFCHR, S_IFBLK.
 const DEVICE_TYPES: &[u32] = &[0o020_000, 0o060_000];
 const TYPE_MASK: u32 = 0o170_000;
+
+/// AF_PACKET, AF_CAN, AF_BLUETOOTH, AF_XDP: what is below the protocols of a network.
+const BELOW_PROTOCOLS: &[u32] = &[17, 29, 31, 44];
+/// Raw sockets of AF_INET and AF_INET6, which see what others receive; but for ICMP and ICMPv6, which `ping` needs.
+const RAW: &[Test] = &[
+    Test { number: 0, mask: u32::MAX, values: &[2, 10], among: true },
+    // The upper bits are flags, include/linux/net.h.
+    Test { number: 1, mask: 0xf, values: &[3], among: true },
+    Test { number: 2, mask: u32::MAX, values: &[1, 58], among: false },
+];
+const LISTENING: Decision = Decision::Cases {
+    cases: &[(&[Test { number: 0, mask: u32::MAX, values: BELOW_PROTOCOLS, among: true }], REFUSE), (RAW, REFUSE)],
+    otherwise: Verdict::Allow,
+};
+
+/// Returns a filter to be loaded beside the other: CAP_NET_RAW counts on the host's network, where root's processes could read
+/// and forge what others say. Docker's steps have that capability too, in a network of their own.
+pub fn host_network_filter() -> Vec<FilterInstruction> {
+    host_network(&machines())
+}
+
+fn host_network(machines: &[(u32, Machine)]) -> Vec<FilterInstruction> {
+    let allow = Decision::Always(Verdict::Allow);
+    assemble_each(machines, |machine| bpf::spans(vec![(number(&SOCKET, machine), LISTENING)], allow, LAST_KNOWN, allow))
+}
 
 /// Returns the filter for the machine that this program is compiled for, and those that it can also run.
 pub fn filter(ownership: Ownership) -> Vec<FilterInstruction> {
@@ -75,14 +101,14 @@ fn machines() -> Vec<(u32, Machine)> {
 }
 
 fn assemble(machines: &[(u32, Machine)], ownership: Ownership) -> Vec<FilterInstruction> {
+    let (allow, absent) = (Decision::Always(Verdict::Allow), Decision::Always(ABSENT));
+    assemble_each(machines, |machine| bpf::spans(decisions(machine, ownership), allow, LAST_KNOWN, absent))
+}
+
+fn assemble_each(machines: &[(u32, Machine)], spans: impl Fn(Machine) -> Vec<Span>) -> Vec<FilterInstruction> {
     let mut code = Vec::new();
     for (audit, machine) in machines {
-        let search = bpf::search(&bpf::spans(
-            decisions(*machine, ownership),
-            Decision::Always(Verdict::Allow),
-            LAST_KNOWN,
-            Decision::Always(ABSENT),
-        ));
+        let search = bpf::search(&spans(*machine));
         // A machine's code is too long to be jumped over with a condition: enter it, or go on after one jump.
         code.extend([bpf::load(bpf::MACHINE_AT), bpf::unless_equal_skip(*audit, 1)]);
         code.push(bpf::skip(1));
@@ -127,7 +153,7 @@ fn checked(machine: Machine, ownership: Ownership) -> Vec<(u32, Decision)> {
         (("clone3", 435, 435, 435), Decision::Always(ABSENT)),
         (("ioctl", 16, 54, 29), forbid(1, KEYSTROKES)),
         (("personality", 135, 136, 92), personality),
-        (("socket", 41, 359, 198), forbid(0, FAMILIES)),
+        (SOCKET, forbid(0, FAMILIES)),
         (("socketcall", NONE, 102, NONE), forbid(0, SOCKETCALL_SOCKET)),
     ];
     if ownership == Ownership::Fake {

@@ -41,6 +41,33 @@ fn all_machines(ownership: Ownership) -> Vec<FilterInstruction> {
 }
 
 #[test]
+fn on_the_hosts_network_nothing_can_be_listened_to() {
+    let code = host_network(&[(AUDIT_X86_64, Machine::X86_64), (AUDIT_I386, Machine::I386), (AUDIT_AARCH64, Machine::Aarch64)]);
+    let flags = 0o2_004_000; // SOCK_CLOEXEC | SOCK_NONBLOCK
+    for (what, arguments, want) in [
+        ("TCP", [2, 1 | flags, 6], "allow"),
+        ("UDP over IPv6", [10, 2, 0], "allow"),
+        ("ping", [2, 3 | flags, 1], "allow"),
+        ("ping over IPv6", [10, 3, 58], "allow"),
+        ("netlink", [16, 3, 0], "allow"),
+        ("unix", [1, 1, 0], "allow"),
+        ("raw TCP", [2, 3, 6], "refused"),
+        ("raw TCP with flags", [2, 3 | flags, 6], "refused"),
+        ("raw UDP over IPv6", [10, 3, 17], "refused"),
+        ("any protocol", [2, 3, 255], "refused"),
+        ("packets", [17, 2, 0], "refused"),
+        ("packets, upper half set", [17 | 1 << 32, 3, 0], "refused"),
+        ("raw TCP, upper halves set", [2 | 1 << 32, 3 | 1 << 32, 6 | 1 << 32], "refused"),
+        ("XDP", [44, 3, 0], "refused"),
+    ] {
+        for (audit, number) in [(AUDIT_X86_64, 41), (AUDIT_I386, 359), (AUDIT_AARCH64, 198)] {
+            assert_eq!(run(&code, audit, number, arguments), want, "{what} {audit:x}");
+            assert_eq!(run(&code, audit, number + 1, arguments), "allow", "{what} {audit:x}");
+        }
+    }
+}
+
+#[test]
 fn calls_are_decided_by_number_and_arguments_on_every_machine() {
     let code = all_machines(Ownership::Real);
     for (what, audit, number, arguments, want) in [
