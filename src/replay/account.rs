@@ -82,8 +82,17 @@ struct Last {
     by_lane: HashMap<usize, (OwnId, Arc<Reads>, usize)>,
 }
 
+/// Which rules are applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rules {
+    /// All three.
+    All,
+    /// Plywood's alone: the cells say the same for the others.
+    Plywood,
+}
+
 /// Builds all commits in order.
-pub(super) fn account(outcomes: &[Outcome]) -> Account {
+pub(super) fn account(outcomes: &[Outcome], rules: Rules) -> Account {
     let mut lanes = Lanes::default();
     let mut caches = [Rule::Plywood, Rule::Plain, Rule::Same].map(Cache::new);
     let mut account = Account::default();
@@ -95,15 +104,20 @@ pub(super) fn account(outcomes: &[Outcome]) -> Account {
             continue;
         };
         let of_plan = lanes.of(&ready.plan);
-        if let Some(last) = last.as_ref().filter(|last| same(&last.ready, ready)) {
+        if last.as_ref().is_some_and(|last| same(&last.ready, ready)) {
             // The keys of the build before, one by one.
-            let _ = &last.owns;
             let hit = |lane: &usize| Cell { lane: *lane, hit: true, plain_hit: true, at_most_hit: true, what: What::Hit, culprit: None };
             account.commits.push(Some(of_plan.iter().map(hit).collect()));
             continue;
         }
-        let owns = Arc::new(Owns::of(ready));
-        let [hits, plain, at_most] = caches.each_mut().map(|cache| cache.build(ready, &owns));
+        let owns = Arc::new(Owns::of(ready, last.as_ref().map(|last| (&last.ready, &*last.owns))));
+        let [hits, plain, at_most] = match rules {
+            Rules::All => caches.each_mut().map(|cache| cache.build(ready, &owns)),
+            Rules::Plywood => {
+                let hits = caches[0].build(ready, &owns);
+                [hits.clone(), hits.clone(), hits]
+            }
+        };
         let began = culprits(ready, &owns, &of_plan, last.as_ref());
         let mut cells = Vec::with_capacity(hits.len());
         for (at, lane) in of_plan.iter().enumerate() {

@@ -30,7 +30,9 @@ impl Costs {
     pub fn of(&self, stage: &str, title: &str) -> Option<f64> {
         let by_hand = self.rules.iter().find(|rule| rule.fits(title)).map(|rule| rule.secs);
         let measured = || self.recorded.get(&(stage.to_owned(), title.to_owned())).copied();
-        by_hand.or_else(measured).or_else(|| self.log.of(None, stage, title))
+        let known = by_hand.or_else(measured).or_else(|| self.log.of(None, stage, title));
+        // A copy that was linked by a suggestion costs what it cost before.
+        known.or_else(|| title.contains(" --link").then(|| self.of(stage, &title.replacen(" --link", "", 1))).flatten())
     }
 
     /// Returns whether nothing is known.
@@ -75,6 +77,7 @@ mod tests {
             ("RUN npm cinder", Some(1.5)),
             ("RUN cp x /app/y/z", Some(7.0)),
             ("COPY . .", Some(0.5)),
+            ("COPY --link . .", Some(0.5)),
             ("COPY a b", None),
         ] {
             assert_eq!(costs.of("build", title), want, "{title}");

@@ -97,7 +97,7 @@ pub fn replay(repository: &Repository, request: &Request) -> Result<Replayed, Hi
     let plans = Plans::new(request.settings.clone());
     let mut readers = Readers::start(repository, request, &plans, commits.len())?;
     let outcomes = readers.evaluate(&commits, Variant::default())?;
-    let account = account::account(&outcomes);
+    let account = account::account(&outcomes, account::Rules::All);
     let because = readers.because(&outcomes, &account)?;
     let mut report = report::report(repository, request, &commits, &outcomes, &account, &because);
     report.took.replay_secs = start.elapsed().as_secs_f64();

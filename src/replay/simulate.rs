@@ -54,16 +54,23 @@ pub struct Owns {
 }
 
 impl Owns {
-    /// Sums up the steps of a commit.
-    pub fn of(ready: &Ready) -> Self {
-        let one = |(step, reads): (&super::plan::Step, &Arc<Reads>)| {
+    /// Sums up the steps of a commit; those of `last` are taken over where nothing changed.
+    pub(super) fn of(ready: &Ready, last: Option<(&Ready, &Self)>) -> Self {
+        let last = last.filter(|(before, _)| Arc::ptr_eq(&before.plan, &ready.plan));
+        let one = |(at, step): (usize, &super::plan::Step)| {
+            let reads = &ready.reads[at];
+            if let Some((before, owns)) = last
+                && before.reads[at].inputs == reads.inputs
+            {
+                return owns.of_step[at];
+            }
             let node = &ready.plan.graph.nodes[step.node.0];
             // What other stages give is left out: whether it changed is seen in them.
             let inputs = inputs(&node.op, reads, &|_, path| content_of(&[b"a stage", path.as_bytes()]));
             let inputs = KeyInputs { platform: node.platform.clone(), parent: StateId::scratch(), step: inputs };
             OwnId(*inputs.key().as_bytes())
         };
-        Self { of_step: ready.plan.steps.iter().zip(&*ready.reads).map(one).collect() }
+        Self { of_step: ready.plan.steps.iter().enumerate().map(one).collect() }
     }
 }
 

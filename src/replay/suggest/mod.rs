@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::history::{Commit, HistoryError};
 
-use super::account::{self, Account, Culprit, What};
+use super::account::{self, Account, Culprit, Rules, What};
 use super::cost::{Costs, Rule};
 use super::evaluate::{Outcome, Ready, Texts, Variant};
 use super::report::{self, Totals};
@@ -30,6 +30,8 @@ use sheet::{Sheet, context_copy, paths};
 
 /// What has to be won, as a part of what is lost.
 const WORTH: f64 = 0.02;
+/// Seconds (or RUNs) a build that nobody would change a file for.
+const NOTHING: f64 = 0.01;
 /// Where no cost is known, what a miss of a step that is no RUN weighs beside one that is.
 const NO_RUN: f64 = 0.1;
 /// Rewritings that are put together.
@@ -75,9 +77,16 @@ enum Try {
 /// What a trial gave.
 struct Trial {
     outcomes: Vec<Outcome>,
-    totals: Totals,
     loss: f64,
     rewritten: usize,
+    costs: Costs,
+}
+
+impl Trial {
+    /// Under all rules, for what is told.
+    fn totals(&self) -> Totals {
+        report::totals(&account::account(&self.outcomes, Rules::All), &self.costs)
+    }
 }
 
 /// Tries all rewritings, and returns those that are worth it, the best first.
@@ -95,7 +104,8 @@ pub(super) fn suggest(
     let mut bench = Bench { readers, request, commits, built: outcomes.iter().filter(|o| o.is_ok()).count(), last: &last };
     let mut found: Vec<(Try, Trial)> = Vec::new();
     for one in candidates(&last, account, because) {
-        if let Some(trial) = bench.trial(std::slice::from_ref(&one), false)?.filter(|t| t.loss < lost * (1.0 - WORTH)) {
+        let worth = |trial: &Trial| trial.loss < lost * (1.0 - WORTH) && lost - trial.loss > NOTHING;
+        if let Some(trial) = bench.trial(std::slice::from_ref(&one), false)?.filter(worth) {
             found.push((one, trial));
         }
     }
@@ -145,14 +155,15 @@ impl Bench<'_, '_> {
         }
         let parted = parted.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let costs = with_parts(&self.request.costs, &parted);
-        let account = account::account(&outcomes);
-        Ok(Some(Trial { totals: report::totals(&account, &costs), loss: loss(&account, &costs), rewritten, outcomes }))
+        let loss = loss(&account::account(&outcomes, Rules::Plywood), &costs);
+        Ok(Some(Trial { loss, rewritten, outcomes, costs }))
     }
 
     fn suggestion(&self, (what, caveat): (String, String), before: &Totals, trial: &Trial) -> Suggestion {
-        let saved_secs = before.plywood_secs.zip(trial.totals.plywood_secs).map(|(before, after)| before - after);
+        let after = trial.totals();
+        let saved_secs = before.plywood_secs.zip(after.plywood_secs).map(|(before, after)| before - after);
         let changes = newest(&trial.outcomes).map(|new| changes(self.last, new)).unwrap_or_default();
-        Suggestion { what, caveat, before: before.clone(), after: trial.totals.clone(), saved_secs, rewritten: trial.rewritten, changes }
+        Suggestion { what, caveat, before: before.clone(), after, saved_secs, rewritten: trial.rewritten, changes }
     }
 
     /// Puts together what helps: each further one only if it helps on top.
@@ -169,8 +180,8 @@ impl Bench<'_, '_> {
             }
         }
         let Some(trial) = last else { return Ok(None) };
-        let what = format!("all of these together ({})", all.len());
-        Ok(Some(self.suggestion((what, "what is said of each holds".to_owned()), before, &trial)))
+        let (what, caveats): (Vec<_>, Vec<_>) = all.iter().map(words).unzip();
+        Ok(Some(self.suggestion((format!("together: {}", what.join("; ")), caveats.join("; ")), before, &trial)))
     }
 
     /// A checkout has a `.git` that changes with every commit: what that does to builds whose context is one.
@@ -185,7 +196,7 @@ impl Bench<'_, '_> {
         let caveat = format!(
             "the rates elsewhere here are of contexts without it, as a git address gives; no command of {dockerfile} may ask git for the version"
         );
-        Ok(Some(self.suggestion((what, caveat), &with.totals, &without)))
+        Ok(Some(self.suggestion((what, caveat), &with.totals(), &without)))
     }
 }
 

@@ -47,7 +47,7 @@ fn a_run_that_needs_no_files_goes_before_the_copies_and_both_together_win_more()
     churn(&made, &["app.py", "app.py", "app.py", "requirements.txt"]);
     let all = suggestions(&made, &["RUN=10"]);
     let last = all.first().unwrap();
-    assert!(last.what.starts_with("all of these together (2)"), "{:?}", all.iter().map(|s| &s.what).collect::<Vec<_>>());
+    assert!(last.what.starts_with("together: stage stage-0: "), "{:?}", all.iter().map(|s| &s.what).collect::<Vec<_>>());
     assert_eq!(
         last.changes[0].new,
         "FROM python\nRUN apt-get update && apt-get install -y gcc\nCOPY requirements.txt /app/\nRUN pip install -r requirements.txt\nCOPY . /app\n"
