@@ -1,7 +1,7 @@
 //! Room on the disk, after a build: collection by the store's policy, told in one line.
 
 use crate::cache::worth;
-use crate::store::{CollectPolicy, PruneReport};
+use crate::store::{CollectPolicy, Limits, PruneReport, RecordRow};
 
 use super::Engine;
 use super::error::chain;
@@ -11,20 +11,18 @@ use super::request::Collection;
 /// Collects if it is time to. That it failed is no failure of the build: what there is to say is a notice.
 pub(super) fn after(engine: &Engine<'_>, wanted: Option<&Collection>) {
     let Some(wanted) = wanted.filter(|_| !engine.cancel.is_cancelled()) else { return };
-    let collected = engine.store.disk().and_then(|disk| {
+    // What is said replaces what is usual, field by field.
+    let policy = |disk| {
         let usual = CollectPolicy::of(disk);
-        let limits = match wanted.limits.are_none() {
-            true => usual.limits,
-            // What is said replaces what is usual, field by field.
-            false => crate::store::Limits {
-                max_used: wanted.limits.max_used.or(usual.limits.max_used),
-                min_free: wanted.limits.min_free.or(usual.limits.min_free),
-                reserved: wanted.limits.reserved.or(usual.limits.reserved),
-            },
+        let limits = Limits {
+            max_used: wanted.limits.max_used.or(usual.limits.max_used),
+            min_free: wanted.limits.min_free.or(usual.limits.min_free),
+            reserved: wanted.limits.reserved.or(usual.limits.reserved),
         };
-        let policy = CollectPolicy { limits, keep_secs: wanted.keep_secs.unwrap_or(usual.keep_secs), ..usual };
-        engine.store.collect(&policy, engine.now_secs(), &|records| worth::appraise(records, &worth::Uses::new()))
-    });
+        CollectPolicy { limits, keep_secs: wanted.keep_secs.unwrap_or(usual.keep_secs), ..usual }
+    };
+    let judge = |records: &[RecordRow]| worth::appraise(records, &worth::Uses::new());
+    let collected = engine.store.collect(policy, engine.now_secs(), &judge);
     let notice = match collected {
         Ok(report) => report.as_ref().and_then(told),
         Err(error) => Some(format!("making room in the store: {}", chain(&error))),

@@ -106,12 +106,19 @@ impl Look {
 }
 
 impl Store {
-    /// Collects by `policy` if it is time to; none: it was not. For after a build: costs nothing when this process wrote no file.
-    pub fn collect(&self, policy: &CollectPolicy, now_secs: i64, appraise: Appraise<'_>) -> Result<Option<PruneReport>> {
+    /// Collects if it is time to, by the policy that `policy` makes for the disk; none: it was not. For after a build: costs
+    /// nothing when this process wrote no file.
+    pub fn collect(
+        &self,
+        policy: impl FnOnce(Disk) -> CollectPolicy,
+        now_secs: i64,
+        appraise: Appraise<'_>,
+    ) -> Result<Option<PruneReport>> {
         if !self.committer.has_vouched() {
             return Ok(None);
         }
         let (summed, disk) = (self.summed_bytes()?, self.disk()?);
+        let policy = &policy(disk);
         // Of a store that was never measured the sums are all that is known.
         let known = self.load_blob_row(KIND, KEY)?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let look = known.unwrap_or(Look { limits: None, at_secs: now_secs, summed_bytes: summed, used_bytes: summed });

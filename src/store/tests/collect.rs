@@ -192,24 +192,24 @@ fn a_process_that_wrote_no_file_never_collects() {
             store.put_record(record(n, id, i64::from(n))).unwrap();
         }
     }
-    let policy = |bytes| CollectPolicy {
-        limits: Limits { max_used: Some(Space::Bytes(bytes)), ..Limits::default() },
-        ..CollectPolicy::of(open(dir.path()).disk().unwrap())
+    let policy = |bytes| {
+        let limits = Limits { max_used: Some(Space::Bytes(bytes)), ..Limits::default() };
+        move |disk| CollectPolicy { limits, ..CollectPolicy::of(disk) }
     };
     let store = open(dir.path());
     store.put_slot_row("slot", vec![1]).unwrap();
     store.flush().unwrap();
-    assert_eq!(store.collect(&policy(1), 100, &by_cost).unwrap(), None);
+    assert_eq!(store.collect(policy(1), 100, &by_cost).unwrap(), None);
     let mine = commit(&store, 9, "mine");
     store.put_record(record(9, mine, 100)).unwrap();
-    assert_eq!(store.collect(&policy(1 << 40), 100, &by_cost).unwrap(), None, "it is not over its bound");
-    let report = store.collect(&policy(250_000), 100, &by_cost).unwrap().unwrap();
+    assert_eq!(store.collect(policy(1 << 40), 100, &by_cost).unwrap(), None, "it is not over its bound");
+    let report = store.collect(policy(250_000), 100, &by_cost).unwrap().unwrap();
     assert_eq!(report.records, 2, "no more than needed: {report:#?}");
-    let report = store.collect(&policy(1), 200, &by_cost).unwrap().unwrap();
+    let report = store.collect(policy(1), 200, &by_cost).unwrap().unwrap();
     assert_eq!((report.records, store.layer_dir(&mine).unwrap().is_some()), (2, true), "what it holds stays");
     // All of it is in use: that is not measured again at once.
-    assert_eq!(store.collect(&policy(1), 201, &by_cost).unwrap(), None);
-    assert!(store.collect(&policy(1), 200 + 3600, &by_cost).unwrap().is_some());
+    assert_eq!(store.collect(policy(1), 201, &by_cost).unwrap(), None);
+    assert!(store.collect(policy(1), 200 + 3600, &by_cost).unwrap().is_some());
 }
 
 #[test]

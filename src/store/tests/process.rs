@@ -157,8 +157,8 @@ fn works_until_it_is_killed() {
             store.tag("image", &id).unwrap();
             store.prune(&PruneOptions { all: n % 16 == 15, ..PruneOptions::default() }, &by_cost).unwrap();
             let bounds = Limits { max_used: Some(Space::Bytes(20_000)), ..Limits::default() };
-            let policy = CollectPolicy { limits: bounds, ..CollectPolicy::of(store.disk().unwrap()) };
-            store.collect(&policy, i64::from(n) * 3600, &by_cost).unwrap();
+            let policy = |disk| CollectPolicy { limits: bounds, ..CollectPolicy::of(disk) };
+            store.collect(policy, i64::from(n) * 3600, &by_cost).unwrap();
         }
         // Past the harness, which would keep it back.
         writeln!(std::io::stdout(), "step {n}").unwrap();
