@@ -8,6 +8,17 @@ const MAX_ALIGNED: usize = 500;
 
 /// Returns for each new text the old one that was in its place.
 pub fn align(old: &[String], new: &[String]) -> Vec<Option<usize>> {
+    // Usually little differs: what is equal at both ends needs no table.
+    let head = old.iter().zip(new).take_while(|(o, n)| o == n).count();
+    let tail = old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(o, n)| o == n).count();
+    let (olds, news) = (head..old.len() - tail, head..new.len() - tail);
+    let mut out: Vec<Option<usize>> = (0..head).map(Some).collect();
+    out.extend(align_between(&old[olds], &new[news]).into_iter().map(|pair| pair.map(|o| head + o)));
+    out.extend((old.len() - tail..old.len()).map(Some));
+    out
+}
+
+fn align_between(old: &[String], new: &[String]) -> Vec<Option<usize>> {
     if old.len().max(new.len()) > MAX_ALIGNED {
         return (0..new.len()).map(|n| (n < old.len()).then_some(n)).collect();
     }

@@ -7,6 +7,7 @@
 //! files would else make twenty thousand entries to find the one that differs.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Read as _;
 
@@ -79,7 +80,7 @@ impl<'de> Deserialize<'de> for Name {
 }
 
 /// What is known of one file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FileEntry<'a> {
     /// Type and permissions, as `st_mode`.
     pub mode: u32,
@@ -87,22 +88,39 @@ pub struct FileEntry<'a> {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Whatever is its content: a file's digest, a device's number, and digests of xattrs; all told apart by it.
+    /// Of a file's bytes, or a device's numbers.
     pub content: Option<ContentDigest>,
     /// A symbolic link's target.
     pub link: &'a [u8],
+    /// Its extended attributes, sorted by name.
+    pub xattrs: &'a [(Vec<u8>, Vec<u8>)],
+    /// It is one file with an earlier one of the tree.
+    pub hard_linked: bool,
+    /// It is here only since something below it is.
+    pub implied: bool,
 }
 
 /// An entry as it lies in a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Kept<'a> {
     path: &'a [u8],
     mode: u32,
     uid: u32,
     gid: u32,
-    content: [u8; 8],
+    flags: u64,
+    content: [u8; CUT_BYTES],
     link: &'a [u8],
+    /// Each with the beginning of its value's digest.
+    xattrs: Vec<(&'a [u8], [u8; CUT_BYTES])>,
 }
+
+/// How much of a digest is kept.
+const CUT_BYTES: usize = 8;
+const HARD_LINKED: u64 = 1;
+const IMPLIED: u64 = 2;
+
+/// What the compact form begins with: no number that [`Reader`] reads, so that an earlier program's is told apart.
+const FORM: [u8; 11] = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2];
 
 /// The files of one tree, by path relative to its root (the root itself, or a lone file: the empty path).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -113,25 +131,58 @@ pub struct FileList {
 }
 
 /// How a file differs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum FileChange {
     Added,
     Removed,
-    Type,
+    Type {
+        old: String,
+        new: String,
+    },
     Content,
-    Link,
-    Mode { old: u32, new: u32 },
-    Owner { old: (u32, u32), new: (u32, u32) },
+    Link {
+        old: String,
+        new: String,
+    },
+    Xattr {
+        name: String,
+        change: XattrChange,
+    },
+    Mode {
+        old: u32,
+        new: u32,
+    },
+    Owner {
+        old: (u32, u32),
+        new: (u32, u32),
+    },
+    /// It became, or no longer is, one file with another of the tree.
+    HardLink,
+    /// A directory is now taken for itself, or for what lies in it only.
+    Implied,
+}
+
+/// How an extended attribute differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum XattrChange {
+    Added,
+    Removed,
+    Value,
 }
 
 impl FileList {
     /// Makes the list of these files, in whatever order they come; of several with one path the last counts.
     pub fn of<'a>(files: impl IntoIterator<Item = (&'a [u8], FileEntry<'a>)>) -> Self {
-        let kept = |(path, FileEntry { mode, uid, gid, content, link }): (&'a [u8], FileEntry<'a>)| {
-            let content = content.map_or([0; 8], |c| *c.as_bytes().first_chunk().expect("a digest has 32 bytes"));
-            Kept { path, mode, uid, gid, content, link }
+        let kept = |(path, file): (&'a [u8], FileEntry<'a>)| {
+            let FileEntry { mode, uid, gid, content, link, xattrs, hard_linked, implied } = file;
+            let content = content.map_or([0; CUT_BYTES], |c| cut(c.as_bytes()));
+            let xattrs = xattrs.iter().map(|(name, value)| (name.as_slice(), cut(blake3::hash(value).as_bytes()))).collect();
+            let flags = if hard_linked { HARD_LINKED } else { 0 } | if implied { IMPLIED } else { 0 };
+            Kept { path, mode, uid, gid, flags, content, link, xattrs }
         };
         let mut all: Vec<Kept<'_>> = files.into_iter().map(kept).collect();
         // Stable, and nearly sorted already: a walk gives its paths with `/` before all other bytes.
@@ -187,18 +238,19 @@ impl FileList {
     /// Returns its compact form.
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
+        w.raw(&FORM);
         w.number(self.len as u64);
         w.raw(&self.entries);
         // Memory is the only thing that can fail here, and then all does.
         zstd::bulk::compress(&w.0, 1).unwrap_or_default()
     }
 
-    /// Returns the list whose compact form this is; none: it is not one.
+    /// Returns the list whose compact form this is; none: it is not one, or an earlier program's.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         const LIMIT_BYTES: u64 = 64 << 20;
         let mut plain = Vec::new();
         zstd::stream::read::Decoder::new(bytes).ok()?.take(LIMIT_BYTES).read_to_end(&mut plain).ok()?;
-        let mut r = Reader(&plain);
+        let mut r = Reader(plain.strip_prefix(&FORM)?);
         let len = usize::try_from(r.number()?).ok()?;
         let entries = r.0;
         let mut last = None;
@@ -219,114 +271,81 @@ impl<'a> Kept<'a> {
         w.number(self.mode.into());
         w.number(self.uid.into());
         w.number(self.gid.into());
+        w.number(self.flags);
         w.raw(&self.content);
         w.bytes(self.link);
+        w.number(self.xattrs.len() as u64);
+        for (name, value) in &self.xattrs {
+            w.bytes(name);
+            w.raw(value);
+        }
     }
 
     fn read(r: &mut Reader<'a>) -> Option<Self> {
         let path = r.bytes()?;
-        Some(Self { path, mode: r.small()?, uid: r.small()?, gid: r.small()?, content: r.array()?, link: r.bytes()? })
+        let (mode, uid, gid, flags) = (r.small()?, r.small()?, r.small()?, r.number()?);
+        let (content, link) = (r.array()?, r.bytes()?);
+        let mut xattrs = Vec::new();
+        for _ in 0..r.number()? {
+            xattrs.push((r.bytes()?, r.array()?));
+        }
+        Some(Self { path, mode, uid, gid, flags, content, link, xattrs })
     }
 
     fn change_since(&self, old: &Self) -> Option<FileChange> {
         const TYPE: u32 = 0o170_000;
         const PERMISSIONS: u32 = 0o7777;
+        let text = |bytes: &[u8]| Name::from(bytes).to_string();
+        let flag = |bit| self.flags & bit != old.flags & bit;
         if self.mode & TYPE != old.mode & TYPE {
-            Some(FileChange::Type)
+            Some(FileChange::Type { old: kind(old.mode).into(), new: kind(self.mode).into() })
         } else if self.content != old.content {
             Some(FileChange::Content)
         } else if self.link != old.link {
-            Some(FileChange::Link)
+            Some(FileChange::Link { old: text(old.link), new: text(self.link) })
+        } else if self.xattrs != old.xattrs {
+            Some(self.xattr_change_since(old))
         } else if self.mode != old.mode {
             Some(FileChange::Mode { old: old.mode & PERMISSIONS, new: self.mode & PERMISSIONS })
         } else if (self.uid, self.gid) != (old.uid, old.gid) {
             Some(FileChange::Owner { old: (old.uid, old.gid), new: (self.uid, self.gid) })
+        } else if flag(HARD_LINKED) {
+            Some(FileChange::HardLink)
         } else {
-            None
+            flag(IMPLIED).then_some(FileChange::Implied)
         }
+    }
+
+    /// The first attribute that differs; there is one.
+    fn xattr_change_since(&self, old: &Self) -> FileChange {
+        let value = |file: &Self, name: &[u8]| file.xattrs.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);
+        let change = |name: &[u8]| match (value(old, name), value(self, name)) {
+            (None, Some(_)) => Some(XattrChange::Added),
+            (Some(_), None) => Some(XattrChange::Removed),
+            (old, new) => (old != new).then_some(XattrChange::Value),
+        };
+        let names: BTreeSet<&[u8]> = self.xattrs.iter().chain(&old.xattrs).map(|(name, _)| *name).collect();
+        let first = names.into_iter().find_map(|name| Some((name, change(name)?)));
+        let (name, change) = first.unwrap_or((b"", XattrChange::Value));
+        FileChange::Xattr { name: Name::from(name).to_string(), change }
+    }
+}
+
+fn cut(digest: &[u8; 32]) -> [u8; CUT_BYTES] {
+    *digest.first_chunk().expect("a digest has 32 bytes")
+}
+
+/// What a file is, by its mode.
+fn kind(mode: u32) -> &'static str {
+    match mode & 0o170_000 {
+        0o040_000 => "directory",
+        0o120_000 => "link",
+        0o010_000 => "fifo",
+        0o020_000 | 0o060_000 => "device",
+        0o140_000 => "socket",
+        _ => "file",
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn list(entries: &[(&str, u32, u32, u8, &str)]) -> FileList {
-        FileList::of(entries.iter().map(|(path, mode, uid, content, link)| {
-            let content = Some(ContentDigest::from_bytes([*content; 32]));
-            (path.as_bytes(), FileEntry { mode: *mode, uid: *uid, gid: 0, content, link: link.as_bytes() })
-        }))
-    }
-
-    #[test]
-    fn each_kind_of_change_is_told_apart() {
-        let old = list(&[
-            ("content", 0o100_644, 0, 1, ""),
-            ("gone", 0o100_644, 0, 1, ""),
-            ("link", 0o120_777, 0, 0, "a"),
-            ("mode", 0o100_644, 0, 1, ""),
-            ("owner", 0o100_644, 0, 1, ""),
-            ("same", 0o100_644, 0, 1, ""),
-            ("type", 0o100_644, 0, 1, ""),
-        ]);
-        let new = list(&[
-            ("content", 0o100_600, 1, 2, ""),
-            ("link", 0o120_777, 0, 0, "b"),
-            ("mode", 0o100_755, 0, 1, ""),
-            ("new", 0o100_644, 0, 1, ""),
-            ("owner", 0o100_644, 7, 1, ""),
-            ("same", 0o100_644, 0, 1, ""),
-            ("type", 0o040_755, 0, 0, ""),
-        ]);
-        let want = [
-            ("content", FileChange::Content),
-            ("gone", FileChange::Removed),
-            ("link", FileChange::Link),
-            ("mode", FileChange::Mode { old: 0o644, new: 0o755 }),
-            ("new", FileChange::Added),
-            ("owner", FileChange::Owner { old: (0, 0), new: (7, 0) }),
-            ("type", FileChange::Type),
-        ];
-        assert_eq!(new.changes_since(&old), want.map(|(p, c)| (Name::from(p), c)));
-        assert_eq!(new.changes_since(&new), []);
-        let none = FileList::default();
-        assert!(new.changes_since(&none).iter().all(|(_, c)| *c == FileChange::Added));
-        assert_eq!(none.changes_since(&new).len(), new.len());
-    }
-
-    #[test]
-    fn files_may_come_in_any_order_and_the_last_of_a_name_counts() {
-        // A walk's order: what is in `a` comes before `a.c`, whose name is the smaller string.
-        let walked =
-            list(&[("a", 0o040_755, 0, 0, ""), ("a/b", 0o100_644, 0, 1, ""), ("a.c", 0o100_644, 0, 9, ""), ("a.c", 0o100_644, 0, 2, "")]);
-        let sorted = list(&[("a", 0o040_755, 0, 0, ""), ("a.c", 0o100_644, 0, 2, ""), ("a/b", 0o100_644, 0, 1, "")]);
-        assert_eq!(walked, sorted);
-        assert_eq!((walked.len(), FileList::decode(&walked.encode())), (3, Some(sorted)));
-    }
-
-    #[test]
-    fn the_compact_form_gives_the_list_back_and_rubbish_gives_none() {
-        let some = list(&[("", 0o040_755, 0, 0, ""), ("a", 0o100_644, 4_294_967_294, 9, ""), ("l", 0o120_777, 0, 0, "t")]);
-        for l in [&FileList::default(), &some] {
-            assert_eq!(FileList::decode(&l.encode()).as_ref(), Some(l));
-        }
-        assert_eq!(FileList::decode(b""), None);
-        assert_eq!(FileList::decode(&zstd::bulk::compress(b"\x05abc", 1).unwrap()), None);
-        // Two entries, the second one before the first.
-        let mut w = Writer::default();
-        w.number(2);
-        for path in [b"b", b"a"] {
-            Kept { path, mode: 0, uid: 0, gid: 0, content: [0; 8], link: b"" }.write(&mut w);
-        }
-        assert_eq!(FileList::decode(&zstd::bulk::compress(&w.0, 1).unwrap()), None);
-    }
-
-    #[test]
-    fn a_name_survives_json_whatever_its_bytes() {
-        for bytes in [&b"a/b"[..], b"", b"\xff\n", "\u{e9}".as_bytes()] {
-            let name = Name::from(bytes);
-            let text = serde_json::to_string(&name).unwrap();
-            assert_eq!(serde_json::from_str::<Name>(&text).unwrap(), name, "{text}");
-        }
-    }
-}
+mod tests;

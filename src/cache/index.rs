@@ -31,6 +31,9 @@ pub trait Index: Send + Sync {
     /// Returns the files of a tree, when they are kept.
     fn files(&self, tree: &ContentDigest) -> Result<Option<FileList>, IndexError>;
 
+    /// Returns whether the files of a tree are kept.
+    fn has_files(&self, tree: &ContentDigest) -> Result<bool, IndexError>;
+
     /// Keeps the files of a tree; too many are silently not kept.
     fn save_files(&self, tree: &ContentDigest, files: &FileList) -> Result<(), IndexError>;
 }
@@ -61,6 +64,10 @@ impl Index for Store {
 
     fn files(&self, tree: &ContentDigest) -> Result<Option<FileList>, IndexError> {
         Ok(self.load_blob_row(NAMED_BY_SLOTS, &tree.hex())?.and_then(|bytes| FileList::decode(&bytes)))
+    }
+
+    fn has_files(&self, tree: &ContentDigest) -> Result<bool, IndexError> {
+        Ok(self.has_blob_row(NAMED_BY_SLOTS, &tree.hex())?)
     }
 
     fn save_files(&self, tree: &ContentDigest, files: &FileList) -> Result<(), IndexError> {
@@ -136,7 +143,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir);
         let tree = ContentDigest::from_bytes([5; 32]);
-        let files = FileList::of([(&b"a"[..], FileEntry { mode: 0o100_644, uid: 0, gid: 0, content: Some(tree), link: b"" })]);
+        let files = FileList::of([(&b"a"[..], FileEntry { mode: 0o100_644, content: Some(tree), ..FileEntry::default() })]);
         store.save_files(&tree, &files).unwrap();
         let id = SlotId::derive("/ctx/Dockerfile", "build", "COPY", 0);
         assert_ne!(id, SlotId::derive("/ctx/Dockerfile", "build", "COPY", 1));
@@ -149,7 +156,10 @@ mod tests {
             }],
             ..Default::default()
         };
-        let slot = Slot { inputs: KeyInputs { step: StepInputs::Copy(Box::new(copy)), ..inputs("/") }, sources: vec!["a".into()] };
+        let slot = Slot {
+            inputs: KeyInputs { step: StepInputs::Copy(Box::new(copy)), ..inputs("/") },
+            ..Slot::new(inputs("/"), vec!["a".into()])
+        };
         store.set_slot(&id, &slot).unwrap();
         assert_eq!(store.slot(&id).unwrap(), Some(slot.clone()));
         store.prune(&Default::default(), &|rows| super::super::worth::appraise(rows, &Default::default())).unwrap();

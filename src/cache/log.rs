@@ -7,7 +7,9 @@
 //! What a newcomer gets wrong: the log never makes a hit, and it is finite. Old builds are forgotten; a build's steps or
 //! inputs may be gone or written by another program, and are none then, not an error.
 
+mod between;
 mod costs;
+pub mod stats;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,7 @@ use super::record::{Slot, SlotId};
 use crate::digest::{CacheKey, ContentDigest, Digest, LayerId};
 use crate::store::{BuildFilter, BuildRow, LogPart, Result, Store};
 
+pub use between::between;
 pub use costs::{StepCosts, step_costs};
 
 /// How a build ended.
@@ -61,6 +64,20 @@ impl Outcome {
 #[serde(transparent)]
 pub struct InputsId(String);
 
+/// The name of a text in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TextId(String);
+
+/// An ignore file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ignore {
+    /// Its name.
+    pub file: String,
+    /// What stood in it.
+    pub text: TextId,
+}
+
 /// What is known of a build without its steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Head {
@@ -101,6 +118,12 @@ pub struct Body {
     pub key_format: u64,
     /// Its base images.
     pub bases: Vec<Base>,
+    /// Its Dockerfile ([`text`] reads it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dockerfile: Option<TextId>,
+    /// The rules that hid files of its context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignore: Option<Ignore>,
     /// Its steps, those of all platforms, in the order in which they are shown.
     pub steps: Vec<Step>,
 }
@@ -137,6 +160,9 @@ pub struct Step {
     /// The step that it stands on, as a place in [`Body::steps`]; none: a base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<usize>,
+    /// The base that it stands on directly, as a place in [`Body::bases`]; none: a step, or nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<usize>,
     /// Its result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<LayerId>,
@@ -167,6 +193,10 @@ pub struct NewBuild {
     pub body: Body,
     /// The inputs of each step, as far as they came to be known; [`Step::inputs`] is made of them.
     pub inputs: Vec<Option<Slot>>,
+    /// The Dockerfile's text; [`Body::dockerfile`] is made of it.
+    pub dockerfile_text: String,
+    /// The ignore file's name and text; [`Body::ignore`] is made of them.
+    pub ignore: Option<(String, String)>,
 }
 
 /// A build of the log.
@@ -193,14 +223,18 @@ pub fn append(store: &Store, mut build: NewBuild) -> Result<i64> {
     for (step, inputs) in build.body.steps.iter_mut().zip(&inputs) {
         step.inputs = inputs.as_ref().map(|(bytes, _)| InputsId(name(bytes)));
     }
-    let body = encode(&build.body);
-    let packed: Vec<Box<dyn Fn() -> Vec<u8> + '_>> = std::iter::once(&body)
-        .chain(inputs.iter().flatten().map(|(bytes, _)| bytes))
-        .map(|bytes| Box::new(move || pack(bytes)) as _)
-        .collect();
-    let named = build.body.steps.iter().filter_map(|s| s.inputs.as_ref()).map(|id| id.0.clone()).collect();
-    let names = std::iter::once((name(&body), named)).chain(inputs.iter().flatten().map(|(bytes, trees)| (name(bytes), trees.clone())));
-    let parts: Vec<LogPart<'_>> = names.zip(&packed).map(|((id, names), body)| LogPart { id, names, body: &**body }).collect();
+    let mut parts: Vec<(Vec<u8>, Vec<String>)> = inputs.into_iter().flatten().collect();
+    build.body.dockerfile = Some(TextId(name(build.dockerfile_text.as_bytes())));
+    parts.push((build.dockerfile_text.into_bytes(), Vec::new()));
+    if let Some((file, text)) = build.ignore {
+        build.body.ignore = Some(Ignore { file, text: TextId(name(text.as_bytes())) });
+        parts.push((text.into_bytes(), Vec::new()));
+    }
+    parts.insert(0, (encode(&build.body), parts.iter().map(|(bytes, _)| name(bytes)).collect()));
+    let packed: Vec<Box<dyn Fn() -> Vec<u8> + '_>> = parts.iter().map(|(bytes, _)| Box::new(move || pack(bytes)) as _).collect();
+    let parts = parts.iter().zip(&packed);
+    let parts: Vec<LogPart<'_>> =
+        parts.map(|((bytes, names), body)| LogPart { id: name(bytes), names: names.clone(), body: &**body }).collect();
     let NewBuild { dockerfile, started_secs, head, .. } = build;
     store.put_build(&BuildRow { id: 0, dockerfile, started_secs, steps: parts[0].id.clone(), body: encode(&head) }, &parts)
 }
@@ -223,6 +257,11 @@ pub fn newest(store: &Store, dockerfile: Option<&str>, before: Option<i64>) -> R
 /// Returns a step's inputs.
 pub fn inputs(store: &Store, id: &InputsId) -> Result<Option<Slot>> {
     Ok(store.log_part(&id.0)?.and_then(|bytes| decode(&unpack(&bytes)?)))
+}
+
+/// Returns a text.
+pub fn text(store: &Store, id: &TextId) -> Result<Option<String>> {
+    Ok(store.log_part(&id.0)?.and_then(|bytes| String::from_utf8(unpack(&bytes)?).ok()))
 }
 
 impl Build {

@@ -1,18 +1,25 @@
 //! Why a step was not in the cache: a value, found by comparing inputs, worded in one place ([`words`]).
 //!
-//! Pure. The comparison tells *all* differences, in the order in which a reader wants them: what stands in the
-//! Dockerfile before what came from elsewhere, and the state below last, since it changes with everything above.
+//! Pure. The comparison ([`compare`]) tells *all* differences, in the order in which a reader wants them: what stands in
+//! the Dockerfile before what came from elsewhere, and the state below last, since it changes with everything above. What
+//! of the state below changed first is found by [`below`].
+//!
+//! What a newcomer gets wrong: that a step stands on another state does not say that the step below it was rebuilt. The
+//! base may be another one, or a step may have been put in or taken out.
+
+pub mod below;
+
+mod compare;
+mod words;
 
 use serde::{Deserialize, Serialize};
 
-use self::words::source_word;
-
-mod words;
-
-use super::files::{FileChange, FileList, Name};
-use super::key::{CopyInputs, KeyInputs, MatchInputs, MountInputs, MountSource, Network, RunInputs, SourceKind, StepInputs};
+use super::files::{FileChange, FileList};
+use super::key::SourceKind;
 use super::record::Slot;
-use crate::digest::ContentDigest;
+use crate::digest::{ContentDigest, Digest};
+
+pub use compare::differences;
 
 /// Why a step has to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,19 +31,66 @@ pub enum Reason {
     NoCache,
     /// The inputs are those of the last build, but its result is not kept any more.
     ResultGone,
-    /// These inputs differ from the last build's; at least one.
-    Changed(Vec<Difference>),
+    /// These inputs differ from the last build's; at least one. The first is what to look at first.
+    Changed(Vec<Cause>),
+}
+
+/// One input that differs, and where that was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// What differs.
+    pub difference: Difference,
+    /// Where it was written, when that is not the step's own instruction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+}
+
+impl From<Difference> for Cause {
+    fn from(difference: Difference) -> Self {
+        Self { difference, place: None }
+    }
+}
+
+/// A line of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The file, as people call it.
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// It stood there before, and does no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was: bool,
 }
 
 /// One input that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Difference {
-    /// Another instruction stands here: its old and new name.
-    Instruction(String, String),
+    /// Another instruction stands here.
+    Instruction {
+        /// Its name before.
+        old: String,
+        /// Its name now.
+        new: String,
+    },
     /// The process's arguments.
-    Command(Vec<String>, Vec<String>),
-    /// A value with a name (`env RUSTFLAGS`, `user`, `--chown`); none: not set.
+    Command {
+        /// Before.
+        old: Vec<String>,
+        /// Now.
+        new: Vec<String>,
+    },
+    /// A variable of the process's environment, ARG or ENV; none: not set.
+    Variable {
+        /// Its name.
+        name: String,
+        /// Before.
+        old: Option<String>,
+        /// Now.
+        new: Option<String>,
+    },
+    /// Something else with a name (`user`, `--chown`, `mount /src mode`); none: not set.
     Value {
         /// Its name.
         what: String,
@@ -53,8 +107,12 @@ pub enum Difference {
         path: String,
         /// How.
         change: FileChange,
-        /// How many more of the same source differ.
+        /// How many of the same source differ besides this one.
+        #[serde(default)]
         more: usize,
+        /// The ignore rule by which it came or went.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<String>,
     },
     /// A source as a whole: its files are not listed.
     Source {
@@ -63,17 +121,82 @@ pub enum Difference {
         /// What it is.
         kind: SourceKind,
     },
-    /// The step below made something else.
-    Step(String),
+    /// A step below has another result.
+    Step {
+        /// Which: `step 4`.
+        name: String,
+        /// It ran; else its result was in the cache.
+        rebuilt: bool,
+    },
+    /// A step below was not there before.
+    NewStep(String),
+    /// A step that was below is no more there: its title.
+    GoneStep(String),
     /// The base image's layers.
-    Base(String),
+    Base {
+        /// Its name now.
+        name: String,
+        /// The digest before, where it is known.
+        old: Option<Digest>,
+        /// The digest now; none: it has none.
+        new: Option<Digest>,
+    },
+    /// The state below is another one, and no more is known: what the step stands on.
+    Below(String),
 }
+
+impl Difference {
+    /// Returns what kind of thing differs, in one word: for statistics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Instruction { .. } => "instruction",
+            Self::Command { .. } => "command",
+            Self::Variable { .. } | Self::EnvOrder => "variable",
+            Self::Value { what, .. } if what == PLATFORM => "platform",
+            Self::Value { what, .. } if what == KEY_FORMAT => "key format",
+            Self::Value { what, .. } if what.starts_with("mount ") => "mount",
+            Self::Value { .. } => "setting",
+            Self::File { rule: Some(_), .. } => "ignore rule",
+            Self::File { .. } => "file",
+            Self::Source { kind: SourceKind::Path, .. } => "file",
+            Self::Source { kind: SourceKind::Inline, .. } => "heredoc",
+            Self::Source { .. } => "remote source",
+            Self::Step { .. } | Self::NewStep(_) | Self::GoneStep(_) | Self::Below(_) => "earlier step",
+            Self::Base { .. } => "base image",
+        }
+    }
+}
+
+impl Reason {
+    /// Returns its kind in one word: that of the first cause.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::FirstBuild => "first build",
+            Self::NoCache => "--no-cache",
+            Self::ResultGone => "result gone",
+            Self::Changed(causes) => causes.first().map_or("unknown", |c| c.difference.kind()),
+        }
+    }
+
+    /// Returns what differs, the first cause first.
+    pub fn causes(&self) -> &[Cause] {
+        match self {
+            Self::Changed(causes) => causes,
+            _ => &[],
+        }
+    }
+}
+
+/// What a difference of platforms is called.
+const PLATFORM: &str = "platform";
+/// What a difference of the keys' formats is called.
+const KEY_FORMAT: &str = "key format";
 
 /// What a step stands on, as people call it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parent {
-    /// A base image (`alpine:3.20`), or `scratch`.
-    Base(String),
+    /// A base image (`alpine:3.20`) and its digest, or `scratch`.
+    Base(String, Option<Digest>),
     /// A step before it (`step 4`).
     Step(String),
 }
@@ -85,241 +208,7 @@ pub type Lists<'a> = &'a dyn Fn(&ContentDigest) -> Option<FileList>;
 pub fn explain(new: &Slot, old: Option<&Slot>, parent: &Parent, lists: Lists<'_>) -> Reason {
     let Some(old) = old else { return Reason::FirstBuild };
     let differences = differences(new, old, parent, lists);
-    if differences.is_empty() { Reason::ResultGone } else { Reason::Changed(differences) }
-}
-
-/// Returns every input that differs; none exactly when the keys are equal.
-pub fn differences(new: &Slot, old: &Slot, parent: &Parent, lists: Lists<'_>) -> Vec<Difference> {
-    let KeyInputs { platform, parent: state, step } = &new.inputs;
-    let mut found = Found { differences: Vec::new(), lists, sources: &new.sources };
-    found.value("platform", &old.inputs.platform.to_string(), &platform.to_string());
-    match (step, &old.inputs.step) {
-        (StepInputs::Run(new), StepInputs::Run(old)) => found.run(new, old),
-        (StepInputs::Copy(new), StepInputs::Copy(old)) => found.copy(new, old),
-        (StepInputs::Workdir(new), StepInputs::Workdir(old)) => {
-            found.value("directory", &old.path, &new.path);
-            found.value("user", &old.user, &new.user);
-        }
-        (new, old) => found.differences.push(Difference::Instruction(instruction(old).into(), instruction(new).into())),
-    }
-    if *state != old.inputs.parent {
-        found.differences.push(match parent {
-            Parent::Base(name) => Difference::Base(name.clone()),
-            Parent::Step(name) => Difference::Step(name.clone()),
-        });
-    }
-    found.differences
-}
-
-fn instruction(step: &StepInputs) -> &'static str {
-    match step {
-        StepInputs::Run(_) => "RUN",
-        StepInputs::Copy(copy) if copy.add.is_some() => "ADD",
-        StepInputs::Copy(_) => "COPY",
-        StepInputs::Workdir(_) => "WORKDIR",
-    }
-}
-
-struct Found<'a> {
-    differences: Vec<Difference>,
-    lists: Lists<'a>,
-    sources: &'a [String],
-}
-
-impl Found<'_> {
-    fn value(&mut self, what: &str, old: &str, new: &str) {
-        self.option(what, Some(old), Some(new));
-    }
-
-    fn option(&mut self, what: &str, old: Option<&str>, new: Option<&str>) {
-        if old != new {
-            let (old, new) = (old.map(Into::into), new.map(Into::into));
-            self.differences.push(Difference::Value { what: what.into(), old, new });
-        }
-    }
-
-    /// A flag that is on or off.
-    fn flag(&mut self, what: &str, old: bool, new: bool) {
-        self.option(what, old.then_some("on"), new.then_some("on"));
-    }
-
-    fn run(&mut self, new: &RunInputs, old: &RunInputs) {
-        let RunInputs { argv, env, cwd, user, hostname, network, insecure, mounts, scripts, shm_size_bytes, ulimits, extra_hosts } = new;
-        if *argv != old.argv {
-            self.differences.push(Difference::Command(old.argv.clone(), argv.clone()));
-        }
-        self.scripts(scripts, &old.scripts);
-        self.env(env, &old.env);
-        self.value("working directory", &old.cwd, cwd);
-        self.value("user", &old.user, user);
-        self.mounts(mounts, &old.mounts);
-        self.value("network", network_name(old.network), network_name(*network));
-        self.flag("--security=insecure", old.insecure, *insecure);
-        self.value("hostname", &old.hostname, hostname);
-        let number = |n: &Option<u64>| n.map(|n| n.to_string());
-        self.option("--shm-size", number(&old.shm_size_bytes).as_deref(), number(shm_size_bytes).as_deref());
-        let limits = |l: &[(String, u64, u64)]| joined(l.iter().map(|(n, soft, hard)| format!("{n}={soft}:{hard}")));
-        self.option("--ulimit", limits(&old.ulimits).as_deref(), limits(ulimits).as_deref());
-        let hosts = |l: &[String]| joined(l.iter().cloned());
-        self.option("--add-host", hosts(&old.extra_hosts).as_deref(), hosts(extra_hosts).as_deref());
-    }
-
-    fn env(&mut self, new: &[(String, String)], old: &[(String, String)]) {
-        fn last<'a>(env: &'a [(String, String)], name: &str) -> Option<&'a str> {
-            env.iter().rfind(|(k, _)| k == name).map(|(_, v)| v.as_str())
-        }
-        let before = self.differences.len();
-        let mut seen = std::collections::BTreeSet::new();
-        for (name, _) in new.iter().chain(old) {
-            if seen.insert(name) {
-                self.option(&format!("env {name}"), last(old, name), last(new, name));
-            }
-        }
-        if new != old && self.differences.len() == before {
-            self.differences.push(Difference::EnvOrder);
-        }
-    }
-
-    fn scripts(&mut self, new: &[(String, ContentDigest)], old: &[(String, ContentDigest)]) {
-        let names = |l: &[(String, ContentDigest)]| joined(l.iter().map(|(n, _)| n.clone()));
-        if names(new) != names(old) {
-            return self.option("heredocs", names(old).as_deref(), names(new).as_deref());
-        }
-        for ((name, new), (_, old)) in new.iter().zip(old) {
-            if new != old {
-                self.differences.push(Difference::Source { source: name.clone(), kind: SourceKind::Inline });
-            }
-        }
-    }
-
-    fn mounts(&mut self, new: &[MountInputs], old: &[MountInputs]) {
-        let targets = |l: &[MountInputs]| joined(l.iter().map(|m| format!("{}:{}", mount_kind(&m.source), m.target)));
-        if targets(new) != targets(old) {
-            return self.option("mounts", targets(old).as_deref(), targets(new).as_deref());
-        }
-        let mut binds = 0;
-        for (new, old) in new.iter().zip(old) {
-            let MountInputs { target, readonly, source } = new;
-            self.flag(&format!("mount {target} readonly"), old.readonly, *readonly);
-            if let (MountSource::Bind { content: new }, MountSource::Bind { content: old }) = (source, &old.source) {
-                let shown = self.sources.get(binds).cloned().unwrap_or_else(|| target.clone());
-                binds += 1;
-                self.content(&shown, SourceKind::Path, new, old);
-            } else if *source != old.source {
-                let text = |s: &MountSource| serde_json::to_string(s).unwrap_or_default();
-                self.value(&format!("mount {target}"), &text(&old.source), &text(source));
-            }
-        }
-    }
-
-    fn copy(&mut self, new: &CopyInputs, old: &CopyInputs) {
-        let CopyInputs { sources, dest, chown, chmod, link, parents, exclude, add } = new;
-        match (add, &old.add) {
-            (Some(new), Some(old)) => {
-                self.flag("--keep-git-dir", old.keep_git_dir, new.keep_git_dir);
-                let word = |on: Option<bool>| on.map(|on| if on { "true" } else { "false" });
-                self.option("--unpack", word(old.unpack), word(new.unpack));
-            }
-            (None, None) => {}
-            (new, _) => {
-                let (from, to) = if new.is_some() { ("COPY", "ADD") } else { ("ADD", "COPY") };
-                self.differences.push(Difference::Instruction(from.into(), to.into()));
-            }
-        }
-        let named = |c: &CopyInputs| joined(c.sources.iter().map(|s| format!("{}{}", source_word(s.kind), s.pattern)));
-        if named(new) == named(old) {
-            for (n, (new, old)) in sources.iter().zip(&old.sources).enumerate() {
-                let shown = self.sources.get(n).cloned().unwrap_or_else(|| new.pattern.clone());
-                self.matches(&shown, new.kind, &new.matches, &old.matches);
-            }
-        } else {
-            self.option("sources", named(old).as_deref(), named(new).as_deref());
-        }
-        self.value("destination", &old.dest, dest);
-        self.option("--chown", old.chown.as_deref(), chown.as_deref());
-        self.option("--chmod", old.chmod.as_deref(), chmod.as_deref());
-        self.flag("--link", old.link, *link);
-        self.flag("--parents", old.parents, *parents);
-        let list = |l: &[String]| joined(l.iter().cloned());
-        self.option("--exclude", list(&old.exclude).as_deref(), list(exclude).as_deref());
-    }
-
-    /// What one source matched, before and now.
-    fn matches(&mut self, shown: &str, kind: SourceKind, new: &[MatchInputs], old: &[MatchInputs]) {
-        if new == old {
-            return;
-        }
-        let wild = shown.contains(['*', '?', '[']);
-        let path = |name: &Name| match (wild, shown.rsplit_once('/')) {
-            (false, _) => shown.to_string(),
-            (true, Some((dir, _))) => format!("{dir}/{name}"),
-            (true, None) => name.to_string(),
-        };
-        let before = self.differences.len();
-        for m in old {
-            if !new.iter().any(|n| n.name == m.name) {
-                self.file(path(&m.name), FileChange::Removed, 0);
-            }
-        }
-        for m in new {
-            match old.iter().find(|o| o.name == m.name) {
-                None => self.file(path(&m.name), FileChange::Added, 0),
-                Some(o) => self.content(&path(&m.name), kind, &m.content, &o.content),
-            }
-        }
-        if self.differences.len() == before {
-            self.differences.push(Difference::Source { source: shown.into(), kind });
-        }
-    }
-
-    /// A tree's content: named by its files where both lists are kept.
-    fn content(&mut self, shown: &str, kind: SourceKind, new: &ContentDigest, old: &ContentDigest) {
-        if new == old {
-            return;
-        }
-        let lists = if kind == SourceKind::Path { (self.lists)(new).zip((self.lists)(old)) } else { None };
-        let changes = lists.map(|(new, old)| new.changes_since(&old)).unwrap_or_default();
-        match changes.first() {
-            Some((name, change)) => {
-                let dir = shown.trim_end_matches("/.").trim_end_matches('/');
-                let path = match (dir, name.0.is_empty()) {
-                    ("" | ".", false) => name.to_string(),
-                    ("", true) => "/".to_string(),
-                    (dir, true) => dir.to_string(),
-                    (dir, false) => format!("{dir}/{name}"),
-                };
-                self.file(path, *change, changes.len() - 1);
-            }
-            None => self.differences.push(Difference::Source { source: shown.into(), kind }),
-        }
-    }
-
-    fn file(&mut self, path: String, change: FileChange, more: usize) {
-        self.differences.push(Difference::File { path, change, more });
-    }
-}
-
-fn joined(items: impl Iterator<Item = String>) -> Option<String> {
-    let items: Vec<_> = items.collect();
-    (!items.is_empty()).then(|| items.join(" "))
-}
-
-fn network_name(network: Network) -> &'static str {
-    match network {
-        Network::Default => "default",
-        Network::None => "none",
-        Network::Host => "host",
-    }
-}
-
-fn mount_kind(source: &MountSource) -> &'static str {
-    match source {
-        MountSource::Bind { .. } => "bind",
-        MountSource::Cache { .. } => "cache",
-        MountSource::Tmpfs { .. } => "tmpfs",
-        MountSource::Secret { .. } => "secret",
-        MountSource::Ssh { .. } => "ssh",
-    }
+    if differences.is_empty() { Reason::ResultGone } else { Reason::Changed(differences.into_iter().map(Cause::from).collect()) }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::key::KeyInputs;
+use super::key::{FORMAT, KeyInputs};
 use super::wire::Encoder;
 use crate::digest::{CacheKey, ContentDigest, LayerId};
 
@@ -47,6 +47,21 @@ pub struct Slot {
     /// The paths as written, one for each source of a COPY (`app/`) or each bind mount of a RUN, in order.
     #[serde(default)]
     pub sources: Vec<String>,
+    /// The format of the key: other formats make other keys of equal inputs.
+    #[serde(default = "first_format")]
+    pub format: u64,
+}
+
+/// What a slot without a format was made by.
+fn first_format() -> u64 {
+    1
+}
+
+impl Slot {
+    /// Makes the slot of a step that is decided now.
+    pub fn new(inputs: KeyInputs, sources: Vec<String>) -> Self {
+        Self { inputs, sources, format: FORMAT }
+    }
 }
 
 /// Which place in which Dockerfile.

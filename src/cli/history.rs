@@ -1,11 +1,13 @@
-//! `ply history`: the instructions that made an image, newest first, with what each added.
+//! `ply history`: the instructions that made an image, newest first, with what each added; without an image, the builds.
 
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::cache::log::{Build, Head};
+use crate::cli::builds::{self, Chosen};
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
-use crate::cli::{format, stored};
+use crate::cli::{explain, format, stored};
 use crate::store::{Image, Store};
 use crate::ui::table::{Align, Table};
 use crate::ui::{human, out, text};
@@ -13,13 +15,19 @@ use crate::ui::{human, out, text};
 /// Columns of an instruction that is not shown whole, as docker's.
 const CREATED_BY_COLUMNS: usize = 45;
 
-/// Show the instructions that made an image
+/// Show the instructions that made an image; without one, the builds that were recorded
 #[derive(Debug, Clone, Args)]
 pub struct HistoryArgs {
-    /// Name or id
+    /// Name or id [default: list the builds]
     #[arg(value_name = "IMAGE")]
-    pub image: String,
-    /// json, table, or a template such as '{{.CreatedBy}}'
+    pub image: Option<String>,
+    /// Builds only: so many at the most; 0 is all
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, conflicts_with = "image")]
+    pub limit: usize,
+    /// Builds only: of Dockerfiles with this in their place or name
+    #[arg(short = 'f', long, visible_alias = "file", value_name = "TEXT", conflicts_with = "image")]
+    pub dockerfile: Option<String>,
+    /// json, table, or a template such as '{{.CreatedBy}}', of builds '{{.ID}} {{.Duration}}'
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
     /// Show whole instructions and ids
@@ -33,10 +41,13 @@ pub struct HistoryArgs {
 /// Prints the history.
 pub fn run(args: &HistoryArgs, session: &Session) -> Result<(), Failure> {
     let store = stored::open(session)?;
-    let image = stored::find(&store, &args.image)?;
-    let values = values(args, &store, &image, session.env.now_secs)?;
+    let values = match &args.image {
+        Some(name) => values(args, &store, &stored::find(&store, name)?, session.env.now_secs)?,
+        None => build_values(args, &store, session.env.now_secs)?,
+    };
     let text = match args.format.as_deref() {
-        _ if args.quiet => values.iter().filter_map(|v| v["ID"].as_str()).map(|id| format!("{id}\n")).collect(),
+        _ if args.quiet => values.iter().map(|v| v["ID"].as_str().map_or_else(|| v["ID"].to_string(), Into::into) + "\n").collect(),
+        None | Some("table" | "") if args.image.is_none() => build_table(&values),
         None | Some("table" | "") => table(&values),
         Some(format) => format::each(format, &values)?,
     };
@@ -67,6 +78,48 @@ fn values(args: &HistoryArgs, store: &Store, image: &Image, now_secs: i64) -> Re
     Ok(values)
 }
 
+/// Returns the builds' fields, newest first.
+fn build_values(args: &HistoryArgs, store: &Store, now_secs: i64) -> Result<Vec<Value>, Failure> {
+    let mut chosen = builds::chosen(store, args.dockerfile.as_deref(), &Chosen::default())?;
+    if args.limit > 0 {
+        chosen.truncate(args.limit);
+    }
+    Ok(chosen.iter().map(|build| build_value(build, args.no_trunc, now_secs)).collect())
+}
+
+fn build_value(build: &Build, whole: bool, now_secs: i64) -> Value {
+    let Head { target, secs, ending, error, image, steps, hits } = &build.head;
+    let (context, file) = builds::place(&build.dockerfile);
+    let created = jiff::Timestamp::from_second(build.started_secs).map(|t| t.to_string()).unwrap_or_default();
+    json!({
+        "ID": build.id,
+        "CreatedAt": created,
+        "CreatedSince": human::ago(build.started_secs, now_secs),
+        "Context": context,
+        "Dockerfile": file,
+        "Target": target.clone().unwrap_or_default(),
+        "Duration": builds::secs(*secs),
+        "Seconds": secs,
+        "Steps": steps,
+        "Cached": hits,
+        "Status": explain::ending(*ending),
+        "Error": error.clone().unwrap_or_default(),
+        "Image": image.map(|i| stored::shown_id(&i, whole)).unwrap_or_default(),
+    })
+}
+
+fn build_table(values: &[Value]) -> String {
+    let columns = ["BUILD", "CREATED", "CONTEXT", "DOCKERFILE", "TARGET", "DURATION", "CACHED", "STATUS", "IMAGE"];
+    let mut table = Table::new(&columns.map(|head| (head, Align::Left)));
+    for value in values {
+        let text = |field: &str| value[field].as_str().map_or_else(|| value[field].to_string(), Into::into);
+        let cached = format!("{}/{}", value["Cached"], value["Steps"]);
+        let fields = ["ID", "CreatedSince", "Context", "Dockerfile", "Target", "Duration"].map(text);
+        table.row(fields.into_iter().chain([cached, text("Status"), text("Image")]));
+    }
+    table.render()
+}
+
 fn table(values: &[Value]) -> String {
     let columns = [("IMAGE", "ID"), ("CREATED", "CreatedSince"), ("CREATED BY", "CreatedBy"), ("SIZE", "Size"), ("COMMENT", "Comment")];
     let mut table = Table::new(&columns.map(|(head, _)| (head, Align::Left)));
@@ -86,7 +139,7 @@ mod tests {
         let (store, _dir) = store();
         let id = put(&store, "a", &[]);
         let image = store.image(&id).unwrap().unwrap();
-        let args = HistoryArgs { image: String::new(), format: None, no_trunc: false, quiet: false };
+        let args = HistoryArgs { image: None, limit: 0, dockerfile: None, format: None, no_trunc: false, quiet: false };
         let text = table(&values(&args, &store, &image, 1_700_000_000).unwrap());
         let want =
             format!("IMAGE          CREATED       CREATED BY   SIZE   COMMENT\n{}   2 hours ago   CMD [\"a\"]    0B\n", &id.hex()[..12]);

@@ -5,12 +5,14 @@
 //! understood; `run` has docker's (125 to 127, or the program's own); 128 + n after a signal.
 
 pub mod build;
+pub mod builds;
 pub mod cache;
 pub mod collection;
 pub mod completions;
 pub mod doctor;
 pub mod du;
 pub mod environment;
+pub mod explain;
 pub mod failure;
 pub mod fmt;
 pub mod format;
@@ -36,6 +38,7 @@ pub mod rmi;
 pub mod run;
 pub mod save;
 pub mod session;
+pub mod stats;
 pub mod stored;
 pub mod switch;
 pub mod tag;
@@ -78,6 +81,8 @@ enum Commands {
     Replay(Box<replay::ReplayArgs>),
     Inspect(inspect::InspectArgs),
     History(history::HistoryArgs),
+    Explain(explain::ExplainArgs),
+    Stats(stats::StatsArgs),
     Tag(tag::TagArgs),
     Rmi(rmi::RmiArgs),
     Pull(pull::PullArgs),
@@ -239,6 +244,8 @@ fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
         Commands::Replay(args) => replay::run(&args, session)?,
         Commands::Inspect(args) => inspect::run(&args, session)?,
         Commands::History(args) => history::run(&args, session)?,
+        Commands::Explain(args) => explain::run(&args, session)?,
+        Commands::Stats(args) => stats::run(&args, session)?,
         Commands::Tag(args) => tag::run(&args, session)?,
         Commands::Rmi(args) => rmi::run(&args, session)?,
         Commands::Pull(args) => pull::run(&args, session)?,

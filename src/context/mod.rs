@@ -116,6 +116,11 @@ impl Context {
         SourceTree::local(Arc::clone(&self.root), Arc::clone(&self.ignoring), self.name.clone())
     }
 
+    /// Returns what is hidden of it.
+    pub fn ignoring(&self) -> &Ignoring {
+        &self.ignoring
+    }
+
     /// Returns a name for the stat cache of this context: its directory's device and inode.
     pub fn id(&self) -> Result<String, ContextError> {
         let stat = rustix::fs::fstat(&self.root).map_err(|e| ContextError::io("examining", self.name.as_bytes(), e))?;
@@ -165,9 +170,9 @@ impl Context {
             None => read_confined(&self.root, IGNORE_FILE, IGNORE_FILE)?.map(|bytes| (IGNORE_FILE.to_owned(), bytes)),
         };
         let Some((file, bytes)) = found else { return Ok(Ignoring::default()) };
-        let rules =
-            IgnoreRules::parse(&String::from_utf8_lossy(&bytes)).map_err(|source| ContextError::Ignore { file: file.clone(), source })?;
-        Ok(Ignoring { rules, file })
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let rules = IgnoreRules::parse(&text).map_err(|source| ContextError::Ignore { file: file.clone(), source })?;
+        Ok(Ignoring { rules, file, text })
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Ignoring {
     pub rules: IgnoreRules,
     /// The ignore file's name, for messages.
     pub file: String,
+    /// Its text.
+    pub text: String,
 }
 
 /// What a tree's metadata means.

@@ -28,6 +28,7 @@ mod directive;
 mod grammar;
 mod heredoc;
 mod lines;
+pub mod origin;
 mod plain;
 mod shape;
 mod stage;

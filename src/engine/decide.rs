@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::address;
 use crate::cache::derive::{self, Allowed, Found};
-use crate::cache::files::{FileEntry, FileList, Name};
+use crate::cache::files::{FileEntry, FileList, MAX_ENTRIES, Name};
 use crate::cache::index::Index as _;
 use crate::cache::key::{KeyInputs, MatchInputs, MountInputs, SourceInputs, StepInputs};
-use crate::cache::miss::{self, Parent, Reason};
+use crate::cache::miss::Reason;
 use crate::cache::record::{Record, Slot, SlotId};
 use crate::cache::state::StateId;
-use crate::context::{self, Hashing, SelectedSource, Selection};
+use crate::context::{self, Hashing, Node, SelectedSource, Selection};
 use crate::digest::ContentDigest;
 use crate::graph::{CopyOp, CopySource, FileTree, Mount, MountKind, NodeId, Op, RunOp};
 use crate::store::MADE_AGAIN;
@@ -72,26 +72,21 @@ impl Build<'_> {
                 (derive::copy(op, sources), if derive::stands_alone(op) { StateId::scratch() } else { parent })
             }
         };
-        let slot = Slot { inputs: KeyInputs { platform: node.platform.clone(), parent, step }, sources: names };
+        let slot = Slot::new(KeyInputs { platform: node.platform.clone(), parent, step }, names);
         let slot_id = self.slot_id(id);
-        let parent = self.parent_name(id);
-        let found = self.find(id, &slot, &parent, selection.as_ref())?;
+        let found = self.find(id, &slot, selection.as_ref())?;
         Ok(Some(Decision { slot, slot_id, selection, found }))
     }
 
     /// Looks the record up, or tells why there is none.
-    fn find(
-        &self,
-        id: NodeId,
-        slot: &Slot,
-        parent: &Parent,
-        selection: Option<&Selection>,
-    ) -> Result<Result<Box<Record>, Reason>, BuildError> {
+    fn find(&self, id: NodeId, slot: &Slot, selection: Option<&Selection>) -> Result<Result<Box<Record>, Reason>, BuildError> {
         let store = self.engine.store;
         let failed = |e| BuildError::caused("asking the cache", &e);
         let key = slot.inputs.key();
         let unwanted = self.uncached(id) && !self.shared.has_made(&key);
         if !unwanted && let Some(record) = store.lookup(&key).map_err(failed)? {
+            // Somebody else's result, or an earlier one: the next miss is told by this list.
+            selection.map_or(Ok(()), |s| self.keep_missing_files(s))?;
             return Ok(Ok(Box::new(record)));
         }
         if let Some(selection) = selection {
@@ -101,8 +96,7 @@ impl Build<'_> {
             return Ok(Err(Reason::NoCache));
         }
         let old = self.past(id)?;
-        let lists = |tree: &ContentDigest| store.files(tree).ok().flatten();
-        Ok(Err(miss::explain(slot, old.as_ref(), parent, &lists)))
+        Ok(Err(self.reason(id, slot, old.as_ref())?))
     }
 
     /// Whether the user asked for this node to run.
@@ -113,15 +107,6 @@ impl Build<'_> {
             s.index == stage && self.request.no_cache_filter.iter().any(|f| f.eq_ignore_ascii_case(&name))
         };
         self.request.no_cache || self.graph.stages.iter().any(named)
-    }
-
-    /// Returns what a step stands on, as people call it.
-    pub fn parent_name(&self, id: NodeId) -> Parent {
-        let Some(parent) = self.graph.nodes[id.0].parent else { return Parent::Base("scratch".into()) };
-        match self.steps[parent.0] {
-            Some(step) => Parent::Step(format!("step {}", step + 1)),
-            None => Parent::Base(self.inputs.image(self.graph, parent).map_or_else(|| "scratch".into(), |i| i.origin.clone())),
-        }
     }
 
     fn run_inputs(&self, id: NodeId, op: &RunOp, effort: Effort, names: &mut Vec<String>) -> Result<Option<StepInputs>, BuildError> {
@@ -285,10 +270,25 @@ impl Build<'_> {
 
     /// Keeps the lists of files, so that a later miss can name the file that changed.
     fn keep_files(&self, selection: &Selection) -> Result<(), BuildError> {
-        for source in &selection.sources {
-            self.engine.store.save_files(&source.content(), &list_of(source)).map_err(|e| BuildError::caused("writing the cache", &e))?;
+        selection.sources.iter().try_for_each(|source| self.keep_list(source, &source.content()))
+    }
+
+    /// As [`Build::keep_files`], of trees whose list is not kept yet.
+    fn keep_missing_files(&self, selection: &Selection) -> Result<(), BuildError> {
+        for source in selection.sources.iter().filter(|s| s.entries.len() <= MAX_ENTRIES) {
+            let content = source.content();
+            if !self.engine.store.has_files(&content).map_err(|e| BuildError::caused("asking the cache", &e))? {
+                self.keep_list(source, &content)?;
+            }
         }
         Ok(())
+    }
+
+    fn keep_list(&self, source: &SelectedSource, content: &ContentDigest) -> Result<(), BuildError> {
+        if source.entries.len() > MAX_ENTRIES {
+            return Ok(());
+        }
+        self.engine.store.save_files(content, &list_of(source)).map_err(|e| BuildError::caused("writing the cache", &e))
     }
 
     /// Returns the tree that a step reads.
@@ -319,7 +319,17 @@ fn matches_of(op: &CopyOp, selection: &Selection) -> Vec<(usize, Vec<MatchInputs
 fn list_of(source: &SelectedSource) -> FileList {
     FileList::of(source.entries.iter().map(|e| {
         let mode = e.mode | type_bits(e.node.kind());
-        (e.path.as_slice(), FileEntry { mode, uid: e.uid, gid: e.gid, content: Some(e.content()), link: b"" })
+        let (content, link) = match &e.node {
+            Node::Directory => (None, &b""[..]),
+            Node::File(digest) => (Some(*digest), &b""[..]),
+            Node::Symlink(target) => (None, target.as_slice()),
+            Node::Special(_, (major, minor)) => {
+                let numbers = [major.to_le_bytes(), minor.to_le_bytes()].concat();
+                (Some(ContentDigest::from_bytes(*blake3::hash(&numbers).as_bytes())), &b""[..])
+            }
+        };
+        let (xattrs, hard_linked, implied) = (e.xattrs.as_slice(), e.hard_link.is_some(), e.implied);
+        (e.path.as_slice(), FileEntry { mode, uid: e.uid, gid: e.gid, content, link, xattrs, hard_linked, implied })
     }))
 }
 

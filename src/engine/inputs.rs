@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::address;
-use crate::context::{Context, ContextError, DockerfileText, SourceTree, StatCache};
+use crate::context::{Context, ContextError, DockerfileText, Ignoring, SourceTree, StatCache};
 use crate::dockerfile;
 use crate::dockerfile::instruction::File;
 use crate::dockerfile::source::{Diagnostic, Source};
@@ -274,6 +274,11 @@ impl<'a> Inputs<'a> {
     /// The files of a context.
     pub fn context_tree(&self, name: Option<&str>) -> Option<SourceTree> {
         self.contexts.get(&name.map(str::to_string)).map(|o| o.context.tree().until(self.engine.cancel.cell()))
+    }
+
+    /// What is hidden of the main context; none: there is no ignore file, or no context.
+    pub fn ignoring(&self) -> Option<&Ignoring> {
+        self.contexts.get(&None).map(|o| o.context.ignoring()).filter(|i| !i.file.is_empty())
     }
 
     /// What is known of a context's files.

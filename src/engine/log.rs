@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::cache::key;
 use crate::cache::log::{self, Base, Body, Ending, Head, NewBuild, Outcome, Step};
 use crate::cache::record::{Slot, SlotId};
-use crate::graph::{NodeId, Op};
+use crate::graph::NodeId;
 
 use super::error::{BuildError, chain};
 use super::result::BuildOutcome;
@@ -17,17 +17,11 @@ use super::session::{Build, Origin};
 pub(super) fn write(builds: &[Build<'_>], start: Instant, outcome: &Result<BuildOutcome, BuildError>) -> Result<(), BuildError> {
     let Some(first) = builds.first() else { return Ok(()) };
     let took = start.elapsed();
-    let (mut steps, mut inputs) = (Vec::new(), Vec::new());
+    let (mut steps, mut inputs, mut bases) = (Vec::new(), Vec::new(), Vec::new());
     for build in builds {
-        for (step, slot) in build.logged_steps(start, steps.len()) {
+        for (step, slot) in build.logged_steps(start, steps.len(), &mut bases) {
             steps.push(step);
             inputs.push(slot);
-        }
-    }
-    let mut bases: Vec<Base> = Vec::new();
-    for base in builds.iter().flat_map(Build::logged_bases) {
-        if !bases.contains(&base) {
-            bases.push(base);
         }
     }
     let head = Head {
@@ -44,8 +38,16 @@ pub(super) fn write(builds: &[Build<'_>], start: Instant, outcome: &Result<Build
         hits: steps.iter().filter(|s| s.outcome.is_hit()).count(),
     };
     let started_secs = first.engine.now_secs().saturating_sub_unsigned(took.as_secs());
-    let body = Body { key_format: key::FORMAT, bases, steps };
-    log::append(first.engine.store, NewBuild { dockerfile: first.inputs.dockerfile_id.clone(), started_secs, head, body, inputs })?;
+    let new = NewBuild {
+        dockerfile: first.inputs.dockerfile_id.clone(),
+        started_secs,
+        head,
+        body: Body { key_format: key::FORMAT, bases, dockerfile: None, ignore: None, steps },
+        inputs,
+        dockerfile_text: first.graph.source.text().to_string(),
+        ignore: first.inputs.ignoring().map(|i| (i.file.clone(), i.text.clone())),
+    };
+    log::append(first.engine.store, new)?;
     Ok(())
 }
 
@@ -60,18 +62,19 @@ fn first_line(error: &BuildError) -> String {
 }
 
 impl Build<'_> {
-    fn logged_bases(&self) -> Vec<Base> {
-        let needed = (0..self.graph.nodes.len()).map(NodeId).filter(|id| self.needed[id.0]);
-        let image = |id: NodeId| {
-            let image = self.inputs.image(self.graph, id)?;
-            let platform = self.graph.nodes[id.0].platform.to_string();
-            Some(Base { name: image.origin.clone(), platform, digest: image.digest })
-        };
-        needed.filter(|id| matches!(self.graph.nodes[id.0].op, Op::Base(Some(_)))).filter_map(image).collect()
+    /// Returns a base's place among `bases`, where it is put if need be; none: it is no image.
+    fn logged_base(&self, id: NodeId, bases: &mut Vec<Base>) -> Option<usize> {
+        let image = self.inputs.image(self.graph, id)?;
+        let platform = self.graph.nodes[id.0].platform.to_string();
+        let base = Base { name: image.origin.clone(), platform, digest: image.digest };
+        Some(bases.iter().position(|b| *b == base).unwrap_or_else(|| {
+            bases.push(base);
+            bases.len() - 1
+        }))
     }
 
-    /// Returns the steps with their inputs; `before`: how many steps other platforms' builds have before.
-    fn logged_steps(&self, start: Instant, before: usize) -> Vec<(Step, Option<Slot>)> {
+    /// Returns the steps with their inputs; `before`: how many steps other platforms' builds have before; `bases` gets theirs.
+    fn logged_steps(&self, start: Instant, before: usize, bases: &mut Vec<Base>) -> Vec<(Step, Option<Slot>)> {
         let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         let noted: HashMap<NodeId, (&SlotId, &Slot)> = noted.iter().map(|(id, slot_id, slot)| (*id, (slot_id, slot))).collect();
         let works = self.works.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,6 +109,7 @@ impl Build<'_> {
                 inputs: None,
                 slot: known.map(|(slot_id, _)| slot_id.clone()),
                 parent: node.parent.and_then(|p| places.get(&p)).copied(),
+                base: node.parent.and_then(|p| self.logged_base(p, bases)),
                 layer: result.and_then(|r| r.layer).map(|l| l.id),
                 bytes: result.and_then(|r| r.bytes),
                 at_secs: began.map(|began| rounded(began.saturating_duration_since(start).as_secs_f64())),

@@ -3,7 +3,7 @@
 //! | file | step of the journey |
 //! |---|---|
 //! | `inputs`, `sources`, `remotes` | contexts, Dockerfile, base images, URLs → facts → graph |
-//! | `decide`, `places` | node → key inputs → record or reason |
+//! | `decide`, `places`, `causes` | node → key inputs → record or reason |
 //! | `execute`, `schedule` | each node's turn, side by side |
 //! | `run`, `mounts`, `files`, `copy`, `trees` | what the turns do |
 //! | `commit`, `state` | layer directory → layer → record; chains of layers |
@@ -32,6 +32,7 @@ mod registry_tests;
 pub mod request;
 pub mod sources;
 
+mod causes;
 mod collect;
 mod commit;
 mod decide;

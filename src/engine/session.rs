@@ -18,6 +18,7 @@ use crate::snapshot::Driver;
 use crate::store::CacheMountId;
 
 use super::Engine;
+use super::causes::Known;
 use super::decide::Decision;
 use super::error::{BuildError, chain};
 use super::event::{Event, StepIndex, StepInfo};
@@ -88,6 +89,8 @@ pub(super) struct Build<'a> {
     pub noted: Mutex<Vec<(NodeId, SlotId, Slot)>>,
     /// What had to be done, for the log.
     pub works: Mutex<HashMap<NodeId, Work>>,
+    /// What misses are told by besides.
+    pub known: OnceLock<Known>,
 }
 
 /// A node that had to be made, or could not even be decided.
@@ -171,6 +174,7 @@ impl<'a> Build<'a> {
                 pasts: Mutex::default(),
                 noted: Mutex::default(),
                 works: Mutex::default(),
+                known: OnceLock::new(),
             }
         };
         targets.iter().enumerate().map(one).collect()
@@ -288,7 +292,7 @@ impl<'a> Build<'a> {
     /// The steps as they are shown.
     pub fn plan(&self) -> Vec<StepInfo> {
         let mut infos = Vec::new();
-        for (node, step) in self.graph.nodes.iter().zip(&self.steps) {
+        for (id, (node, step)) in self.graph.nodes.iter().zip(&self.steps).enumerate().map(|(n, pair)| (NodeId(n), pair)) {
             if step.is_none() {
                 continue;
             }
@@ -296,9 +300,7 @@ impl<'a> Build<'a> {
             // Counted with FROM, as BuildKit does.
             let of = siblings().count() + 1;
             let number = siblings().position(|(n, _)| std::ptr::eq(n, node)).map_or(1, |p| p + 2);
-            let stage = self.graph.stages.iter().find(|s| s.index == node.stage);
-            let stage = stage.and_then(|s| s.name.clone()).unwrap_or_else(|| format!("stage-{}", node.stage));
-            let title = node.title.split_once("] ").map_or(node.title.as_str(), |(_, t)| t).to_string();
+            let (title, stage) = (self.title_shown(id), self.stage_shown(id));
             infos.push(StepInfo { title, stage, platform: self.platform_shown(node), number, of });
         }
         infos

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Params, Row, Transaction, TransactionBehavior};
 
+use super::rows::NAMED_BY_SLOTS;
 use super::{Result, Store, StoreError};
 
 /// How long a write waits for another process's transaction, which takes milliseconds.
@@ -22,7 +23,7 @@ pub(super) const LOG_MAX_BYTES: u64 = 1 << 20;
 
 /// Which tables there are. A later program adds some, or makes those anew that can be lost; what a record or an image means
 /// changes with the store's format number only.
-const TABLES: i64 = 1;
+const TABLES: i64 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS blobs(digest TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL) WITHOUT ROWID;
@@ -101,20 +102,25 @@ fn make_tables(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     tx.pragma_update(None, "user_version", TABLES)
 }
 
-/// Makes the tables that an index of an earlier program lacks. Its log of builds is lost: it could not be told from.
+/// Makes the tables that an index of an earlier program lacks. What only explains misses may be lost.
 pub(super) fn bring_up(db: &mut Connection, root: &Path) -> Result<()> {
     let doing = "bringing the tables up to date";
     let version = |db: &Connection| db.pragma_query_value(None, "user_version", |r| r.get::<_, i64>(0));
     match version(db).map_err(StoreError::index(doing))? {
         TABLES => Ok(()),
-        0 => {
+        0..TABLES => {
             let mut run = || {
                 let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 // Another process may have been quicker.
-                if version(&tx)? == 0 {
+                let found = version(&tx)?;
+                if found < 1 {
                     tx.execute_batch("DROP TABLE IF EXISTS build_steps; DROP TABLE IF EXISTS builds")?;
-                    make_tables(&tx)?;
                 }
+                if found < 2 {
+                    // Lists of files in another form.
+                    tx.execute("DELETE FROM meta WHERE kind=?1", [NAMED_BY_SLOTS])?;
+                }
+                make_tables(&tx)?;
                 tx.commit()
             };
             run().map_err(StoreError::index(doing))

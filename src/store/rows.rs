@@ -234,6 +234,11 @@ impl Store {
         self.one("SELECT value FROM meta WHERE kind=?1 AND key=?2", [kind, key], |r| r.get(0))
     }
 
+    /// Returns whether there is a value.
+    pub fn has_blob_row(&self, kind: &str, key: &str) -> Result<bool> {
+        Ok(self.one("SELECT 1 FROM meta WHERE kind=?1 AND key=?2", [kind, key], |_| Ok(()))?.is_some())
+    }
+
     /// Stores a value at once, without syncing: for what can be made again.
     pub fn save_blob_row(&self, kind: &str, key: &str, value: &[u8]) -> Result<()> {
         let sql = "INSERT INTO meta VALUES(?1,?2,?3) ON CONFLICT DO UPDATE SET value=?3 WHERE value<>?3";

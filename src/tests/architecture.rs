@@ -108,6 +108,7 @@ const PURE: &[&str] = &[
     "ui/diff",
     "ui/human",
     "ui/outline",
+    "ui/prometheus",
     "ui/page",
     "ui/replay",
     "ui/table",

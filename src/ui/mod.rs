@@ -12,6 +12,7 @@ pub mod out;
 pub mod outline;
 pub mod page;
 pub mod progress;
+pub mod prometheus;
 pub mod replay;
 pub mod style;
 pub mod table;

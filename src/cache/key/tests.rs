@@ -83,14 +83,14 @@ pub(in crate::cache) fn singles() -> Vec<(KeyInputs, KeyInputs, &'static str)> {
     of_run("--add-host changed (\"h\" -> \"h i\")", &|r| r.extra_hosts.push("i".into()));
     of_run("content of /b changed", &|r| r.mounts[0].source = MountSource::Bind { content: content(9) });
     of_run("mount /b readonly changed (unset -> \"on\")", &|r| r.mounts[0].readonly = true);
-    of_run("mounts changed", &|r| r.mounts[2].target = "/T".into());
-    of_run("mounts changed", &|r| drop(r.mounts.pop()));
+    of_run("mount target changed (\"/t\" -> \"/T\")", &|r| r.mounts[2].target = "/T".into());
+    of_run("mount /a changed (\"ssh\" -> unset)", &|r| drop(r.mounts.pop()));
     let cache = |seed, mode, uid, gid| MountSource::Cache { seed, mode, uid, gid };
-    of_run("mount /c changed", &|r| r.mounts[1].source = cache(Some(content(1)), 0o755, 0, 0));
-    of_run("mount /c changed", &|r| r.mounts[1].source = cache(None, 0o700, 0, 0));
-    of_run("mount /c changed", &|r| r.mounts[1].source = cache(None, 0o755, 1, 0));
-    of_run("mount /c changed", &|r| r.mounts[1].source = cache(None, 0o755, 0, 1));
-    of_run("mount /t changed", &|r| r.mounts[2].source = MountSource::Tmpfs { size_bytes: Some(1) });
+    of_run("mount /c seed changed (unset -> \"files\")", &|r| r.mounts[1].source = cache(Some(content(1)), 0o755, 0, 0));
+    of_run("mount /c mode changed (\"0755\" -> \"0700\")", &|r| r.mounts[1].source = cache(None, 0o700, 0, 0));
+    of_run("mount /c uid changed (\"0\" -> \"1\")", &|r| r.mounts[1].source = cache(None, 0o755, 1, 0));
+    of_run("mount /c gid changed (\"0\" -> \"1\")", &|r| r.mounts[1].source = cache(None, 0o755, 0, 1));
+    of_run("mount /t size changed (unset -> \"1\")", &|r| r.mounts[2].source = MountSource::Tmpfs { size_bytes: Some(1) });
     let secret = |id: &str, required, env: Option<&str>, mode, uid, gid| MountSource::Secret {
         id: id.into(),
         required,
@@ -99,18 +99,18 @@ pub(in crate::cache) fn singles() -> Vec<(KeyInputs, KeyInputs, &'static str)> {
         uid,
         gid,
     };
-    of_run("mount /s changed", &|r| r.mounts[3].source = secret("S", false, None, 0o400, 0, 0));
-    of_run("mount /s changed", &|r| r.mounts[3].source = secret("s", true, None, 0o400, 0, 0));
-    of_run("mount /s changed", &|r| r.mounts[3].source = secret("s", false, Some("S"), 0o400, 0, 0));
-    of_run("mount /s changed", &|r| r.mounts[3].source = secret("s", false, None, 0o444, 0, 0));
-    of_run("mount /s changed", &|r| r.mounts[3].source = secret("s", false, None, 0o400, 1, 0));
-    of_run("mount /s changed", &|r| r.mounts[3].source = secret("s", false, None, 0o400, 0, 1));
+    of_run("mount /s id changed (\"s\" -> \"S\")", &|r| r.mounts[3].source = secret("S", false, None, 0o400, 0, 0));
+    of_run("mount /s required changed (unset -> \"on\")", &|r| r.mounts[3].source = secret("s", true, None, 0o400, 0, 0));
+    of_run("mount /s env changed (unset -> \"S\")", &|r| r.mounts[3].source = secret("s", false, Some("S"), 0o400, 0, 0));
+    of_run("mount /s mode changed (\"0400\" -> \"0444\")", &|r| r.mounts[3].source = secret("s", false, None, 0o444, 0, 0));
+    of_run("mount /s uid changed", &|r| r.mounts[3].source = secret("s", false, None, 0o400, 1, 0));
+    of_run("mount /s gid changed", &|r| r.mounts[3].source = secret("s", false, None, 0o400, 0, 1));
     let ssh = |id: &str, required, mode, uid, gid| MountSource::Ssh { id: id.into(), required, mode, uid, gid };
-    of_run("mount /a changed", &|r| r.mounts[4].source = ssh("b", false, 0o600, 0, 0));
-    of_run("mount /a changed", &|r| r.mounts[4].source = ssh("a", true, 0o600, 0, 0));
-    of_run("mount /a changed", &|r| r.mounts[4].source = ssh("a", false, 0o660, 0, 0));
-    of_run("mount /a changed", &|r| r.mounts[4].source = ssh("a", false, 0o600, 1, 0));
-    of_run("mount /a changed", &|r| r.mounts[4].source = ssh("a", false, 0o600, 0, 1));
+    of_run("mount /a id changed (\"a\" -> \"b\")", &|r| r.mounts[4].source = ssh("b", false, 0o600, 0, 0));
+    of_run("mount /a required changed", &|r| r.mounts[4].source = ssh("a", true, 0o600, 0, 0));
+    of_run("mount /a mode changed", &|r| r.mounts[4].source = ssh("a", false, 0o660, 0, 0));
+    of_run("mount /a uid changed", &|r| r.mounts[4].source = ssh("a", false, 0o600, 1, 0));
+    of_run("mount /a gid changed", &|r| r.mounts[4].source = ssh("a", false, 0o600, 0, 1));
 
     let mut of_copy = |words, change: &dyn Fn(&mut CopyInputs)| {
         let mut changed = copy();
@@ -158,7 +158,7 @@ pub(in crate::cache) fn singles() -> Vec<(KeyInputs, KeyInputs, &'static str)> {
     let versioned = Platform { os_version: "10".into(), ..Platform::new("linux", "amd64", "") };
     all.push((base.clone(), platform(versioned), "platform changed"));
     let parent = StateId::of(&[LayerId::Content(content(1))]);
-    all.push((base.clone(), KeyInputs { parent, ..base }, "step 4 was rebuilt and its result differs"));
+    all.push((base.clone(), KeyInputs { parent, ..base }, "what it stands on changed (step 4 or below)"));
     all
 }
 

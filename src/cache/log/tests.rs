@@ -15,7 +15,7 @@ pub fn slot(command: &str) -> Slot {
     let run = crate::cache::key::RunInputs { argv: vec![command.into()], ..run() };
     let inputs =
         KeyInputs { platform: Platform::new("linux", "amd64", ""), parent: StateId::scratch(), step: StepInputs::Run(Box::new(run)) };
-    Slot { inputs, sources: vec!["b".into()] }
+    Slot::new(inputs, vec!["b".into()])
 }
 
 pub fn step(command: &str, outcome: Outcome, cost_secs: f64) -> Step {
@@ -32,6 +32,7 @@ pub fn step(command: &str, outcome: Outcome, cost_secs: f64) -> Step {
         inputs: None,
         slot: Some(SlotId::derive("a", "build", "RUN", 0)),
         parent: None,
+        base: None,
         layer: Some(LayerId::Content(content(7))),
         bytes: Some(9),
         at_secs: None,
@@ -44,7 +45,9 @@ pub fn new_build(dockerfile: &str, started_secs: i64, steps: Vec<Step>) -> NewBu
     let hits = steps.iter().filter(|s| s.outcome.is_hit()).count();
     let head = Head { target: None, secs: 1.5, ending: Ending::Done, error: None, image: None, steps: steps.len(), hits };
     let inputs = steps.iter().map(|s| s.key.map(|_| slot(s.title.trim_start_matches("RUN ")))).collect();
-    NewBuild { dockerfile: dockerfile.into(), started_secs, head, body: Body { key_format: 1, bases: Vec::new(), steps }, inputs }
+    let body = Body { key_format: 1, bases: Vec::new(), dockerfile: None, ignore: None, steps };
+    let (dockerfile_text, ignore) = ("FROM a\n".into(), Some((".dockerignore".into(), "x\n".into())));
+    NewBuild { dockerfile: dockerfile.into(), started_secs, head, body, inputs, dockerfile_text, ignore }
 }
 
 #[test]
@@ -60,6 +63,8 @@ fn a_build_is_read_as_it_was_written() {
     let of_first = body.steps[0].inputs.clone().unwrap();
     assert_eq!(body.steps, [Step { inputs: Some(of_first.clone()), ..steps[0].clone() }, steps[1].clone()]);
     assert_eq!(inputs(&store, &of_first).unwrap(), Some(slot("make")));
+    assert_eq!(text(&store, &body.dockerfile.unwrap()).unwrap().as_deref(), Some("FROM a\n"));
+    assert_eq!(text(&store, &body.ignore.unwrap().text).unwrap().as_deref(), Some("x\n"));
     assert_eq!((newest(&store, Some("b"), None).unwrap(), newest(&store, None, Some(id)).unwrap()), (None, None));
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::files::FileEntry;
 use super::super::key::tests::{content, copy, run, singles};
-use super::super::key::{SourceInputs, WorkdirInputs};
+use super::super::key::{CopyInputs, KeyInputs, MatchInputs, MountSource, SourceInputs, StepInputs, WorkdirInputs};
 use super::super::state::StateId;
 use super::words::quoted;
 use super::*;
@@ -12,7 +12,7 @@ use crate::digest::LayerId;
 use crate::image::platform::Platform;
 
 fn slot(inputs: &KeyInputs, sources: &[&str]) -> Slot {
-    Slot { inputs: inputs.clone(), sources: sources.iter().map(ToString::to_string).collect() }
+    Slot::new(inputs.clone(), sources.iter().map(ToString::to_string).collect())
 }
 
 fn step_4() -> Parent {
@@ -32,6 +32,50 @@ fn exactly_the_input_that_changed_is_named() {
         assert!(matches!(&texts[..], [only] if only.contains(words)), "{words}: {texts:?}");
         assert_eq!(differences(&slot(&base, &[]), &slot(&base, &[]), &step_4(), &none), []);
     }
+}
+
+#[test]
+fn other_keys_of_equal_inputs_are_told_by_their_format() {
+    let now = slot(&inputs(StepInputs::Workdir(WorkdirInputs::default())), &[]);
+    let then = Slot { format: now.format + 1, ..now.clone() };
+    let none = |_: &ContentDigest| None;
+    let reason = explain(&now, Some(&then), &step_4(), &none);
+    assert_eq!((reason.to_string().as_str(), reason.kind()), ("key format changed (\"2\" -> \"1\")", "key format"));
+}
+
+#[test]
+fn causes_have_their_place_and_kind() {
+    let variable = Difference::Variable { name: "A".into(), old: None, new: Some("1".into()) };
+    let place = |was| Some(Place { file: "Dockerfile".into(), line: 3, was });
+    for (place, words) in [
+        (None, "env A changed (unset -> \"1\")"),
+        (place(false), "env A changed (unset -> \"1\"), Dockerfile:3"),
+        (place(true), "env A changed (unset -> \"1\"), was Dockerfile:3"),
+    ] {
+        let cause = Cause { difference: variable.clone(), place };
+        assert_eq!(cause.to_string(), words);
+        assert_eq!(serde_json::from_str::<Cause>(&serde_json::to_string(&cause).unwrap()).unwrap(), cause);
+    }
+    let file = |change, rule: Option<&str>| Difference::File { path: "f".into(), change, more: 0, rule: rule.map(Into::into) };
+    let value = |what: &str| Difference::Value { what: what.into(), old: None, new: None };
+    for (difference, words, kind) in [
+        (file(FileChange::Added, Some("x")), "file f added: no longer ignored by `x`", "ignore rule"),
+        (file(FileChange::Removed, Some("x")), "file f removed: now ignored by `x`", "ignore rule"),
+        (file(FileChange::Content, None), "file f changed (content)", "file"),
+        (Difference::Step { name: "step 2".into(), rebuilt: true }, "step 2 was rebuilt and its result differs", "earlier step"),
+        (Difference::Step { name: "step 2".into(), rebuilt: false }, "step 2 has another result, from the cache", "earlier step"),
+        (Difference::NewStep("step 2".into()), "step 2 is new", "earlier step"),
+        (Difference::GoneStep("RUN x".into()), "a step before it is gone (RUN x)", "earlier step"),
+        (value("mount /m mode"), "mount /m mode changed (unset -> unset)", "mount"),
+        (value("platform"), "platform changed (unset -> unset)", "platform"),
+        (value("--chown"), "--chown changed (unset -> unset)", "setting"),
+    ] {
+        assert_eq!((difference.to_string().as_str(), difference.kind()), (words, kind));
+    }
+    let digest = |n| crate::digest::Digest::from_bytes([n; 32]);
+    let base = Difference::Base { name: "alpine:3".into(), old: Some(digest(1)), new: Some(digest(2)) };
+    let words = "base image changed (alpine:3, sha256:010101010101 -> sha256:020202020202)";
+    assert_eq!((base.to_string().as_str(), base.kind()), (words, "base image"));
 }
 
 #[test]
@@ -55,11 +99,11 @@ fn the_state_below_is_named_for_what_it_is_and_last() {
     let mut new = old.clone();
     new.parent = StateId::of(&[LayerId::Content(content(1))]);
     let none = |_: &ContentDigest| None;
-    let base = Parent::Base("alpine:3.20".into());
+    let base = Parent::Base("alpine:3.20".into(), None);
     let words =
         |new: &KeyInputs, old: &KeyInputs, parent: &Parent| explain(&slot(new, &[]), Some(&slot(old, &[])), parent, &none).to_string();
     assert_eq!(words(&new, &old, &base), "base image changed (alpine:3.20)");
-    assert_eq!(words(&new, &old, &step_4()), "step 4 was rebuilt and its result differs");
+    assert_eq!(words(&new, &old, &step_4()), "what it stands on changed (step 4 or below)");
     if let StepInputs::Run(run) = &mut old.step {
         run.user = "other".into();
     }
@@ -71,7 +115,7 @@ fn the_state_below_is_named_for_what_it_is_and_last() {
 #[test]
 fn the_file_that_changed_is_named_by_its_path_in_the_context() {
     let list = |files: &[(&str, u32, u8)]| {
-        let entry = |mode, n| FileEntry { mode, uid: 0, gid: 0, content: Some(content(n)), link: b"" };
+        let entry = |mode, n| FileEntry { mode, content: Some(content(n)), ..FileEntry::default() };
         FileList::of(files.iter().map(|(path, mode, n)| (path.as_bytes(), entry(*mode, *n))))
     };
     let old = list(&[("", 0o40755, 0), ("main.py", 0o100_644, 1), ("util.py", 0o100_644, 1)]);

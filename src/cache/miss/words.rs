@@ -4,9 +4,10 @@
 
 use std::fmt;
 
-use super::super::files::FileChange;
+use super::super::files::{FileChange, XattrChange};
 use super::super::key::SourceKind;
-use super::{Difference, Reason};
+use super::{Cause, Difference, Place, Reason};
+use crate::digest::Digest;
 
 impl fmt::Display for Reason {
     /// Words the first difference; the others are for `ply explain`.
@@ -15,7 +16,7 @@ impl fmt::Display for Reason {
             Self::FirstBuild => f.write_str("first build of this step"),
             Self::NoCache => f.write_str("--no-cache"),
             Self::ResultGone => f.write_str("the result of the earlier build is not kept any more"),
-            Self::Changed(differences) => match differences.first() {
+            Self::Changed(causes) => match causes.first() {
                 Some(first) => first.fmt(f),
                 None => f.write_str("its inputs changed"),
             },
@@ -23,31 +24,45 @@ impl fmt::Display for Reason {
     }
 }
 
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.difference.fmt(f)?;
+        match &self.place {
+            None => Ok(()),
+            Some(place) if place.was => write!(f, ", was {place}"),
+            Some(place) => write!(f, ", {place}"),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let changed = |f: &mut fmt::Formatter<'_>, what: &str, old: Option<&str>, new: Option<&str>| {
+            let (old, new) = quoted(old, new, "unset");
+            write!(f, "{what} changed ({old} -> {new})")
+        };
         match self {
-            Self::Instruction(old, new) => write!(f, "instruction changed ({old} -> {new})"),
-            Self::Command(old, new) => {
+            Self::Instruction { old, new } => write!(f, "instruction changed ({old} -> {new})"),
+            Self::Command { old, new } => {
                 let n = old.iter().zip(new).take_while(|(o, n)| o == n).count();
                 let (old, new) = quoted(old.get(n).map(String::as_str), new.get(n).map(String::as_str), "nothing");
                 write!(f, "command changed ({old} -> {new})")
             }
-            Self::Value { what, old, new } => {
-                let (old, new) = quoted(old.as_deref(), new.as_deref(), "unset");
-                write!(f, "{what} changed ({old} -> {new})")
-            }
+            Self::Variable { name, old, new } => changed(f, &format!("env {name}"), old.as_deref(), new.as_deref()),
+            Self::Value { what, old, new } => changed(f, what, old.as_deref(), new.as_deref()),
             Self::EnvOrder => f.write_str("order of the environment changed"),
-            Self::File { path, change, more } => {
-                match change {
-                    FileChange::Added => write!(f, "file {path} added")?,
-                    FileChange::Removed => write!(f, "file {path} removed")?,
-                    FileChange::Type => write!(f, "file {path} changed (type)")?,
-                    FileChange::Content => write!(f, "file {path} changed (content)")?,
-                    FileChange::Link => write!(f, "file {path} changed (link target)")?,
-                    FileChange::Mode { old, new } => write!(f, "file {path} changed (mode {old:04o} -> {new:04o})")?,
-                    FileChange::Owner { old, new } => {
-                        write!(f, "file {path} changed (owner {}:{} -> {}:{})", old.0, old.1, new.0, new.1)?;
-                    }
+            Self::File { path, change, more, rule } => {
+                write!(f, "file {path} {change}")?;
+                match (rule, change) {
+                    (Some(rule), FileChange::Added) => write!(f, ": no longer ignored by `{rule}`")?,
+                    (Some(rule), _) => write!(f, ": now ignored by `{rule}`")?,
+                    (None, _) => {}
                 }
                 match more {
                     0 => Ok(()),
@@ -58,8 +73,42 @@ impl fmt::Display for Difference {
             Self::Source { source, kind: SourceKind::Http } => write!(f, "{source} now answers other content"),
             Self::Source { source, kind: SourceKind::Git } => write!(f, "{source} is now another commit"),
             Self::Source { source, kind } => write!(f, "{}{source} changed", source_word(*kind)),
-            Self::Step(name) => write!(f, "{name} was rebuilt and its result differs"),
-            Self::Base(name) => write!(f, "base image changed ({name})"),
+            Self::Step { name, rebuilt: true } => write!(f, "{name} was rebuilt and its result differs"),
+            Self::Step { name, rebuilt: false } => write!(f, "{name} has another result, from the cache"),
+            Self::NewStep(name) => write!(f, "{name} is new"),
+            Self::GoneStep(title) => write!(f, "a step before it is gone ({title})"),
+            Self::Base { name, old, new } => {
+                let short = |d: &Option<Digest>| d.map_or_else(|| "none".to_string(), |d| format!("sha256:{}", &d.hex()[..12]));
+                match (old, new) {
+                    (Some(_), _) => write!(f, "base image changed ({name}, {} -> {})", short(old), short(new)),
+                    (None, _) => write!(f, "base image changed ({name})"),
+                }
+            }
+            Self::Below(name) => write!(f, "what it stands on changed ({name} or below)"),
+        }
+    }
+}
+
+impl fmt::Display for FileChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Added => f.write_str("added"),
+            Self::Removed => f.write_str("removed"),
+            Self::Type { old, new } => write!(f, "changed (type {old} -> {new})"),
+            Self::Content => f.write_str("changed (content)"),
+            Self::Link { old, new } => write!(f, "changed (link target {old} -> {new})"),
+            Self::Xattr { name, change } => {
+                let word = match change {
+                    XattrChange::Added => "added",
+                    XattrChange::Removed => "removed",
+                    XattrChange::Value => "value",
+                };
+                write!(f, "changed (attribute {name} {word})")
+            }
+            Self::Mode { old, new } => write!(f, "changed (mode {old:04o} -> {new:04o})"),
+            Self::Owner { old, new } => write!(f, "changed (owner {}:{} -> {}:{})", old.0, old.1, new.0, new.1),
+            Self::HardLink => f.write_str("changed (hard link)"),
+            Self::Implied => f.write_str("changed (whether the directory itself is copied)"),
         }
     }
 }

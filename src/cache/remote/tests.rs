@@ -91,7 +91,7 @@ fn a_large_body_is_a_blob_of_its_own() {
 
 #[test]
 fn places_come_back_with_their_lists() {
-    let slot = Slot { inputs: inputs("/a"), sources: vec!["a".into()] };
+    let slot = Slot::new(inputs("/a"), vec!["a".into()]);
     let lists = vec![(ContentDigest::from_bytes([3; 32]), Descriptor::of("application/octet-stream", b"list"))];
     for places in [Places::default(), Places { slots: vec![Some(slot), None], lists }] {
         let object = places.to_object();

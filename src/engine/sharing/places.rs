@@ -21,7 +21,7 @@ use crate::engine::session::Build;
 use crate::graph::NodeId;
 use crate::image::manifest::Descriptor;
 
-const LIST_TYPE: &str = "application/vnd.plywood.cache.files.v1";
+const LIST_TYPE: &str = "application/vnd.plywood.cache.files.v2";
 /// Longer lists of files are left out: a reason then names the source only.
 const LIST_MAX_BYTES: usize = 1 << 20;
 
@@ -61,7 +61,8 @@ impl Build<'_> {
             let Some(past) = past else { continue };
             let store = self.engine.store;
             let lists = |tree: &ContentDigest| store.files(tree).ok().flatten().or_else(|| self.sharing.list(source, &places, tree));
-            return Ok(Some(miss::explain(slot, Some(&*past), &self.parent_name(id), &lists)));
+            let reason = miss::explain(slot, Some(&*past), &self.parent_name(id), &lists);
+            return self.located(id, reason, None).map(Some);
         }
         Ok(None)
     }

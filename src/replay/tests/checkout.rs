@@ -169,7 +169,7 @@ fn selections_from_git_trees_are_those_of_a_checkout() {
                 let text = random.some(&IGNORE, 4).join("\n");
                 let rules = IgnoreRules::parse(&text).unwrap();
                 let context = Context::open_directory(checkout.path(), "the build context").unwrap();
-                let context = context.with_ignore(Ignoring { rules: rules.clone(), file: ".dockerignore".into() });
+                let context = context.with_ignore(Ignoring { rules: rules.clone(), file: ".dockerignore".into(), ..Ignoring::default() });
                 let tree = Tree { root: commit.tree, ignore: Some(Arc::new(rules)) };
                 let exclude: Vec<String> = random.some(&EXCLUDE, 2).into_iter().map(str::to_owned).collect();
                 let parents = random.below(3) == 0;

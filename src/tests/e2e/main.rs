@@ -8,6 +8,7 @@ mod build;
 mod cache;
 mod checks;
 mod compression;
+mod explain;
 mod faults;
 #[path = "../../registry/fixture.rs"]
 mod fixture;
@@ -17,6 +18,7 @@ mod judges;
 mod metamorphic;
 mod mirrors;
 mod mounts;
+mod named;
 mod outline;
 mod packed;
 mod platforms;

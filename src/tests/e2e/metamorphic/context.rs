@@ -56,7 +56,7 @@ pub(super) fn cases() -> Vec<Case> {
                 std::fs::remove_file(c.join("d/b")).unwrap();
                 std::fs::create_dir(c.join("d/b")).unwrap();
             },
-            &["file d/b changed (type)"],
+            &["file d/b changed (type file -> directory)"],
         ),
         files(
             "two files became one with two names",
@@ -161,7 +161,7 @@ pub(super) fn cases() -> Vec<Case> {
         files("wildcard in a directory: added", "COPY d/* /e/", |c| write(&c.join("d/new"), ""), &["d/new added"]),
         files("wildcard for one letter", "COPY ?.c /e/", |c| write(&c.join("z.c"), ""), &["z.c added"]),
         files("wildcard for some letters", "COPY [xz].c /e/", |c| write(&c.join("z.c"), ""), &["z.c added"]),
-        files("wildcard matches a directory", "COPY d* /e/", |c| write(&c.join("d2/a"), "2"), &["file a"]),
+        files("wildcard matches a directory", "COPY d* /e/", |c| write(&c.join("d2/a"), "2"), &["file d*/a"]),
         files("--exclude leaves a change", "COPY --exclude=b d /d", |c| write(&c.join("d/a"), "2"), &["d/a"]),
         files("--exclude, a file in a directory", "COPY --exclude=**/c d /d", |c| write(&c.join("d/sub/e"), ""), &["d/sub/e"]),
         files("--parents: content", "COPY --parents d/sub/c /p/", |c| write(&c.join("d/sub/c"), "2"), &["d/sub/c"]),

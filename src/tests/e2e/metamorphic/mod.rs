@@ -188,8 +188,7 @@ fn what_is_an_input_misses_and_is_named() {
     let mut cases = context::cases();
     cases.extend(text::cases());
     cases.extend(flags::cases());
-    // Slots are kept by platform: the reason can only say that there was none yet.
-    let scratch = Case { before: ("FROM scratch\nCOPY f /f\n".into(), vec![]), ..flags("--platform", "", &[], &[], &["first build"]) };
+    let scratch = Case { before: ("FROM scratch\nCOPY f /f\n".into(), vec![]), ..flags("--platform", "", &[], &[], &["platform changed"]) };
     cases.push(Case { after: (scratch.before.0.clone(), vec!["--platform", "linux/s390x"]), ..scratch });
     assert!(cases.len() >= 240, "{}", cases.len());
     run_all(&cases);
