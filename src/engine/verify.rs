@@ -222,7 +222,7 @@ impl Build<'_> {
         if first.content == recorded {
             return Ok(Verdict::Same);
         }
-        let difference = self.difference(id, layer, &first)?;
+        let Some(difference) = self.difference(id, recorded, &first)? else { return Ok(Verdict::Same) };
         std::thread::sleep(APART.saturating_sub(start.elapsed()));
         let second = self.again(id, &decision)?;
         Ok(if second.content == first.content { Verdict::Differs(difference) } else { Verdict::Irreproducible(difference) })
@@ -239,17 +239,22 @@ impl Build<'_> {
         Ok(Again { _scratch: scratch, dir, content })
     }
 
-    fn difference(&self, id: NodeId, layer: LayerId, now: &Again) -> Result<Difference, BuildError> {
-        let mut below = self.lowers(&self.chain_below(id))?;
-        below.reverse();
+    /// Returns where a layer and what was made now differ; none: both show the same files.
+    fn difference(&self, id: NodeId, content: ContentDigest, now: &Again) -> Result<Option<Difference>, BuildError> {
+        let below = self.lowers(&self.chain_below(id))?;
+        let layer = LayerId::Content(content);
         // It may still be in a shared cache only.
         self.bring(&[layer])?;
-        let kept = self.built_dir(&layer, &below)?;
+        let kept = self.built_dir(&layer, &below.iter().rev().cloned().collect::<Vec<_>>())?;
         let failed = |e: PathError| self.failed(id, "comparing its layer", &e);
         let (a, b) = (compare::open(&kept).map_err(failed)?, compare::open(&now.dir).map_err(failed)?);
-        let found = compare::first_difference((&a.0, &a.1), (&b.0, &b.1)).map_err(failed)?;
-        // What the store has is not what the record says: that is damage.
-        found.ok_or_else(|| BuildError::plain(format!("the layer {layer} is not what its name says")).hint("`ply fsck --deep` tells more"))
+        let found = compare::first_difference((&a.0, &a.1), (&b.0, &b.1), &below).map_err(failed)?;
+        if found.is_none() && self.content(id, &kept)? != content {
+            // What the store has is not what the record says: that is damage.
+            let damaged = BuildError::plain(format!("the layer {layer} is not what its name says"));
+            return Err(damaged.hint("`ply fsck --deep` tells more"));
+        }
+        Ok(found)
     }
 }
 

@@ -1,13 +1,18 @@
 //! The first thing in which two layers differ, for people.
 //!
 //! Both are layer directories with their change sets. Compared is what a layer's content digest covers (no times), in the order of
-//! the change sets: so of two layers with different digests there always is a difference.
+//! the change sets. An entry that only one of them has, and that is just as what lies below both, is no difference: a step that puts
+//! a file over an equal one makes an entry of it when their times differ, and times are in no key.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use super::diff::{Change, ChangeSet, Entry, Node, NodeKind};
+use super::merged::Merged;
+use super::normalise;
 use crate::path::{self, PathError, Root, Xattrs, printable};
 
 const CHUNK_BYTES: usize = 64 << 10;
@@ -76,26 +81,46 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Returns the first difference between the layer directories `a` and `b`; none: their content is the same.
-pub fn first_difference(a: (&ChangeSet, &Root), b: (&ChangeSet, &Root)) -> path::Result<Option<Difference>> {
+/// Returns the first difference between the layer directories `a` and `b` on top of the directories `below`, topmost first; none:
+/// they show the same files.
+pub fn first_difference(a: (&ChangeSet, &Root), b: (&ChangeSet, &Root), below: &[PathBuf]) -> path::Result<Option<Difference>> {
     let (mut left, mut right) = (a.0.entries.iter().peekable(), b.0.entries.iter().peekable());
     loop {
-        let (entry, what) = match (left.peek(), right.peek()) {
+        let order = match (left.peek(), right.peek()) {
             (None, None) => return Ok(None),
-            (Some(x), None) => (*x, Some(What::Gone)),
-            (None, Some(y)) => (*y, Some(What::New)),
-            (Some(x), Some(y)) => match place(x).cmp(&place(y)) {
-                std::cmp::Ordering::Less => (*x, Some(What::Gone)),
-                std::cmp::Ordering::Greater => (*y, Some(What::New)),
-                std::cmp::Ordering::Equal => (*x, between(x, y, a.1, b.1)?),
-            },
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(x), Some(y)) => place(x).cmp(&place(y)),
+        };
+        let x = if order.is_le() { left.next() } else { None };
+        let y = if order.is_ge() { right.next() } else { None };
+        let (entry, what) = match (x, y) {
+            (Some(x), Some(y)) => (x, between(x, y, a.1, b.1)?),
+            (Some(x), None) => (x, (!is_as_below(x, a.1, below)?).then_some(What::Gone)),
+            (None, Some(y)) => (y, (!is_as_below(y, b.1, below)?).then_some(What::New)),
+            (None, None) => return Ok(None),
         };
         if let Some(what) = what {
             return Ok(Some(Difference { path: format!("/{}", printable(&entry.path)), what }));
         }
-        left.next();
-        right.next();
     }
+}
+
+/// Whether an entry changes nothing of what lies below but times.
+fn is_as_below(entry: &Entry, dir: &Root, below: &[PathBuf]) -> path::Result<bool> {
+    let (Change::Upsert(node), Some((parent, name))) = (&entry.change, path::split(&entry.path)) else { return Ok(false) };
+    if matches!(node.kind, NodeKind::HardLink { .. }) {
+        return Ok(false);
+    }
+    let failed = |e: rustix::io::Errno| PathError::io("comparing", &entry.path, e);
+    let mut merged = Merged::open(below)?;
+    for part in parent.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+        merged = merged.child(part).map_err(failed)?;
+    }
+    let Some(found) = merged.find(name).map_err(failed)? else { return Ok(false) };
+    let dir = dir.open_dir_nolinks(parent)?;
+    let (meta, xattrs) = path::inspect(&dir, name).map_err(failed)?;
+    normalise::same_but_times(&dir, name, &entry.path, &meta, &xattrs, &found)
 }
 
 /// Returns what change sets are ordered by: paths name by name, a directory's being made opaque after the directory itself.
@@ -235,7 +260,7 @@ mod tests {
             let opened = open(d.path()).unwrap();
             (d, opened)
         });
-        first_difference((&a.1.0, &a.1.1), (&b.1.0, &b.1.1)).unwrap().map(|d| d.to_string())
+        first_difference((&a.1.0, &a.1.1), (&b.1.0, &b.1.1), &[]).unwrap().map(|d| d.to_string())
     }
 
     #[test]
@@ -280,5 +305,30 @@ mod tests {
         for (a, b, want) in cases {
             assert_eq!(found(a, b).as_deref(), Some(want));
         }
+    }
+
+    #[test]
+    fn an_entry_that_is_as_below_is_no_difference() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        for dir in &dirs {
+            fs::create_dir_all(dir.path().join("d/e")).unwrap();
+        }
+        let [low, a, b] = dirs.each_ref().map(|d| d.path());
+        let found = || {
+            let [a, b] = [a, b].map(|d| open(d).unwrap());
+            first_difference((&a.0, &a.1), (&b.0, &b.1), &[low.to_path_buf()]).unwrap().map(|d| d.to_string())
+        };
+        fs::write(low.join("d/f"), "same").unwrap();
+        fs::write(a.join("d/f"), "same").unwrap();
+        assert_eq!(found(), None);
+        fs::rename(a.join("d/f"), b.join("d/f")).unwrap();
+        assert_eq!(found(), None);
+        fs::remove_dir(b.join("d/e")).unwrap();
+        assert_eq!(found(), None);
+        fs::write(b.join("d/f"), "sane").unwrap();
+        assert_eq!(found().as_deref(), Some("/d/f is made now only"));
+        fs::remove_file(b.join("d/f")).unwrap();
+        fs::set_permissions(a.join("d/e"), fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(found().as_deref(), Some("/d/e is not made now"));
     }
 }

@@ -143,21 +143,10 @@ impl Normalise<'_> {
         {
             return Ok(true);
         }
-        if meta.mtime != below.meta.mtime || meta.size != below.meta.size || meta.rdev != below.meta.rdev {
+        if meta.mtime != below.meta.mtime {
             return Ok(false);
         }
-        if !same_attributes(meta, xattrs, below) {
-            return Ok(false);
-        }
-        let io = |e: io::Error| PathError::io("comparing", at, e);
-        Ok(match meta.kind {
-            FileKind::Symlink => {
-                let target = |dir: &OwnedFd| path::link_target_at(dir, name).map_err(|e| io(e.into()));
-                target(dir)? == target(below.dir)?
-            }
-            FileKind::File if meta.size > 0 => same_bytes(dir, below.dir, name).map_err(io)?,
-            _ => true,
-        })
+        same_but_times(dir, name, at, meta, xattrs, below).map_err(Into::into)
     }
 }
 
@@ -213,6 +202,26 @@ fn open_dir(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<OwnedFd> {
 pub(super) fn same_attributes(meta: &Meta, xattrs: &Xattrs, below: &Found<'_>) -> bool {
     let mode = |m: &Meta| if m.kind == FileKind::Symlink { 0 } else { m.mode };
     (mode(meta), meta.uid, meta.gid, xattrs) == (mode(&below.meta), below.meta.uid, below.meta.gid, &below.xattrs)
+}
+
+/// Whether a name stands for the same in a layer as below it: all that is content, so no times.
+pub(super) fn same_but_times(dir: &OwnedFd, name: &[u8], at: &[u8], meta: &Meta, xattrs: &Xattrs, below: &Found<'_>) -> path::Result<bool> {
+    let io = |e: io::Error| PathError::io("comparing", at, e);
+    if meta.kind != below.meta.kind || !same_attributes(meta, xattrs, below) {
+        return Ok(false);
+    }
+    // A directory's size is how it is stored.
+    if meta.kind != FileKind::Directory && (meta.size != below.meta.size || meta.rdev != below.meta.rdev) {
+        return Ok(false);
+    }
+    Ok(match meta.kind {
+        FileKind::Symlink => {
+            let target = |dir: &OwnedFd| path::link_target_at(dir, name).map_err(|e| io(e.into()));
+            target(dir)? == target(below.dir)?
+        }
+        FileKind::File if meta.size > 0 => same_bytes(dir, below.dir, name).map_err(io)?,
+        _ => true,
+    })
 }
 
 fn same_bytes(a: &OwnedFd, b: &OwnedFd, name: &[u8]) -> io::Result<bool> {
