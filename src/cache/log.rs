@@ -193,7 +193,7 @@ pub struct NewBuild {
     pub body: Body,
     /// The inputs of each step, as far as they came to be known; [`Step::inputs`] is made of them.
     pub inputs: Vec<Option<Slot>>,
-    /// The Dockerfile's text; [`Body::dockerfile`] is made of it.
+    /// The Dockerfile's text, without credentials; [`Body::dockerfile`] is made of it.
     pub dockerfile_text: String,
     /// The ignore file's name and text; [`Body::ignore`] is made of them.
     pub ignore: Option<(String, String)>,

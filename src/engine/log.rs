@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::time::Instant;
 
+use crate::address;
 use crate::cache::key;
 use crate::cache::log::{self, Base, Body, Ending, Head, NewBuild, Outcome, Step};
 use crate::cache::record::{Slot, SlotId};
@@ -44,7 +45,7 @@ pub(super) fn write(builds: &[Build<'_>], start: Instant, outcome: &Result<Build
         head,
         body: Body { key_format: key::FORMAT, bases, dockerfile: None, ignore: None, steps },
         inputs,
-        dockerfile_text: first.graph.source.text().to_string(),
+        dockerfile_text: address::redact_in_place(first.graph.source.text()),
         ignore: first.inputs.ignoring().map(|i| (i.file.clone(), i.text.clone())),
     };
     log::append(first.engine.store, new)?;

@@ -216,5 +216,5 @@ fn an_instruction_put_in_between_is_the_new_one() {
     let got = outcomes(&w.image("FROM base\nRUN echo a > /a\nRUN echo new > /n\nRUN echo b > /b\nRUN echo c > /c\n").ok());
     assert_eq!(got[0], "CACHED");
     assert_eq!(got[1], "first build of this step");
-    assert!(got[2].contains("step 2") && got[3].contains("step 3"), "{got:?}");
+    assert!(got[2..].iter().all(|reason| reason == "step 2 is new"), "{got:?}");
 }
