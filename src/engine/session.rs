@@ -23,6 +23,7 @@ use super::error::{BuildError, chain};
 use super::event::{Event, StepIndex, StepInfo};
 use super::inputs::{Inputs, Target};
 use super::places::Pasts;
+use super::plan::Foreseen;
 use super::request::{BuildRequest, Purpose};
 use super::sharing::Sharing;
 use super::sources::ResolvedLayer;
@@ -84,6 +85,8 @@ pub(super) struct Build<'a> {
     pub steps: Vec<Option<StepIndex>>,
     /// What the last build had where this one has its steps, by stage and instruction; read at the first miss.
     pub pasts: Mutex<HashMap<(usize, &'static str), Pasts>>,
+    /// In a plan: layers that are in some chains and not made.
+    pub foreseen: Mutex<HashMap<LayerId, Foreseen>>,
     /// What the next build shall compare with.
     pub noted: Mutex<Vec<(NodeId, SlotId, Slot)>>,
     /// What had to be done, for the log.
@@ -169,6 +172,7 @@ impl<'a> Build<'a> {
                 needed,
                 in_result,
                 pasts: Mutex::default(),
+                foreseen: Mutex::default(),
                 noted: Mutex::default(),
                 works: Mutex::default(),
             }
@@ -299,7 +303,8 @@ impl<'a> Build<'a> {
             let stage = self.graph.stages.iter().find(|s| s.index == node.stage);
             let stage = stage.and_then(|s| s.name.clone()).unwrap_or_else(|| format!("stage-{}", node.stage));
             let title = node.title.split_once("] ").map_or(node.title.as_str(), |(_, t)| t).to_string();
-            infos.push(StepInfo { title, stage, platform: self.platform_shown(node), number, of });
+            let after = order::dependencies(node).into_iter().filter_map(|d| self.steps[d.0]).collect();
+            infos.push(StepInfo { title, stage, platform: self.platform_shown(node), number, of, after });
         }
         infos
     }

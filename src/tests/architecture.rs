@@ -109,10 +109,12 @@ const PURE: &[&str] = &[
     "ui/human",
     "ui/outline",
     "ui/page",
+    "ui/plan",
     "ui/replay",
     "ui/table",
     "ui/template",
     "ui/text",
+    "ui/timings",
 ];
 
 /// What gives an impure module away.

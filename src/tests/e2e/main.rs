@@ -19,6 +19,7 @@ mod mirrors;
 mod mounts;
 mod outline;
 mod packed;
+mod plan;
 mod platforms;
 mod prune;
 mod random;
@@ -187,6 +188,12 @@ fn program(name: &str, args: &[&str]) -> Option<Done> {
 #[allow(clippy::print_stderr)] // a test's own output
 fn skipped(why: &str) {
     eprintln!("skipped: {why}");
+}
+
+/// Says what a test found out.
+#[allow(clippy::print_stderr)] // a test's own output
+fn note(text: &str) {
+    eprintln!("{text}");
 }
 
 fn is_root() -> bool {
