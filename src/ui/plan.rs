@@ -203,11 +203,11 @@ mod tests {
     #[test]
     fn people_read_a_line_a_step_and_what_it_comes_to() {
         let want = "\
-#   STAGE         INSTRUCTION           OUTCOME   TIME   WHY
+#   STAGE         INSTRUCTION           OUTCOME    TIME   WHY
 1   stage-0 2/5   COPY package.json .   hit
-2   stage-0 3/5   COPY src src          runs                first build of this step
-3   stage-0 4/5   RUN make              runs         3.5s   step 2 was rebuilt and its result differs
-4   stage-0 5/5   RUN make test         depends     1m00s   what step 3 gives
+2   stage-0 3/5   COPY src src          runs              first build of this step
+3   stage-0 4/5   RUN make              runs       3.5s   step 2 was rebuilt and its result differs
+4   stage-0 5/5   RUN make test         depends   1m00s   what step 3 gives
 4 steps: 1 hit, 2 run, 1 depend
 expected: 3.5s (step 3), and a step that was never timed if what may hit does, 1m03s (steps 3, 4, one after the other), \
 and a step that was never timed if not
