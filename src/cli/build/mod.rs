@@ -264,7 +264,7 @@ pub fn perform(args: &BuildArgs, request: &BuildRequest, notices: Vec<String>, s
 
 /// Says of which build a page is.
 fn title(request: &BuildRequest, ended_well: bool) -> String {
-    let name = request.tags.first().map_or_else(|| "an image".to_string(), |tag| tag.clone());
+    let name = request.tags.first().map_or_else(|| "an image".to_string(), Clone::clone);
     if ended_well { format!("Build of {name}") } else { format!("Build of {name}, which failed") }
 }
 
