@@ -38,12 +38,17 @@ pub trait Index: Send + Sync {
     fn save_files(&self, tree: &ContentDigest, files: &FileList) -> Result<(), IndexError>;
 }
 
+/// Reads a record's row; none: an older program's, or not what it says that it is.
+pub fn record_of(body: &[u8]) -> Option<Record> {
+    let record = serde_json::from_slice::<Record>(body).ok()?;
+    // The key is derived again: a record must not be believed about what it is the record of.
+    (record.inputs.key() == record.key).then_some(record)
+}
+
 impl Index for Store {
     fn lookup(&self, key: &CacheKey) -> Result<Option<Record>, IndexError> {
         let Some(row) = self.record(key)? else { return Ok(None) };
-        let record = serde_json::from_slice::<Record>(&row.body).ok();
-        // The key is derived again: a record must not be believed about what it is the record of.
-        Ok(record.filter(|r| r.key == *key && r.inputs.key() == *key && r.layer == row.layer))
+        Ok(record_of(&row.body).filter(|r| r.key == *key && r.layer == row.layer))
     }
 
     fn save(&self, record: &Record) -> Result<(), IndexError> {

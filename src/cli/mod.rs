@@ -26,6 +26,7 @@ pub mod load;
 pub mod login;
 pub mod logout;
 pub mod packing;
+pub mod plan;
 pub mod prebuild;
 pub mod prune;
 pub mod ps;
@@ -73,6 +74,7 @@ struct Cli<C: Subcommand> {
 #[derive(Debug, Subcommand)]
 enum Commands {
     Build(Box<build::BuildArgs>),
+    Plan(Box<plan::PlanArgs>),
     Prebuild(Box<prebuild::PrebuildArgs>),
     Run(Box<run::RunArgs>),
     Ps(ps::PsArgs),
@@ -112,6 +114,18 @@ enum Building {
 impl From<Building> for Commands {
     fn from(Building::Build(args): Building) -> Self {
         Self::Build(args)
+    }
+}
+
+/// A plan, as fast as the build that it speaks of.
+#[derive(Debug, Subcommand)]
+enum Planning {
+    Plan(Box<plan::PlanArgs>),
+}
+
+impl From<Planning> for Commands {
+    fn from(Planning::Plan(args): Planning) -> Self {
+        Self::Plan(args)
     }
 }
 
@@ -205,6 +219,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn parse(args: &[OsString]) -> Result<Cli<Commands>, clap::Error> {
     match command_word(args) {
         Some("build") => parse_as::<Building>(args),
+        Some("plan") => parse_as::<Planning>(args),
         Some("buildx" | "image") => parse_as::<Longer>(args),
         _ => parse_as::<Commands>(args),
     }
@@ -236,6 +251,7 @@ fn command_word(args: &[OsString]) -> Option<&str> {
 fn dispatch(command: Commands, session: &Session) -> Result<u8, Failure> {
     match command {
         Commands::Build(args) => build::run(&args, session)?,
+        Commands::Plan(args) => plan::run(&args, session)?,
         Commands::Prebuild(args) => prebuild::run(&args, session)?,
         Commands::Run(args) => return run::run(&args, session),
         Commands::Ps(args) => ps::run(&args, session)?,

@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::cli::build::{self, BuildArgs, request};
 use crate::cli::failure::Failure;
+use crate::cli::plan;
 use crate::cli::session::Session;
 use crate::engine::request::{Output, Purpose};
 use crate::ui::{human, out};
@@ -35,6 +36,10 @@ pub fn run(args: &PrebuildArgs, session: &Session) -> Result<(), Failure> {
     request.target = targets.next();
     request.more_targets = targets.collect();
     request.outputs = vec![Output::None];
+    if args.plan.dry_run {
+        return plan::show(args, &request, session);
+    }
+    args.plan.judge()?;
     let done = build::perform(args, &request, notices, session)?.prebuilt.unwrap_or_default();
     let mut text = format!("{} steps: {} cached, {} built", done.steps, done.cached, done.steps - done.cached);
     if !request.cache_to.is_empty() {

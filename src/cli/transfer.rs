@@ -80,7 +80,7 @@ pub fn with_sources<T>(
     let progress = Progress::start(mode, session.stderr);
     let client = Client::new(registries::watched(config, cancel, progress.clone()));
     let tasks = Tasks::new(progress.clone(), cancel.clone());
-    let policy = Policy { pull, offline: false, now_secs: session.env.now_secs };
+    let policy = Policy { pull, now_secs: session.env.now_secs, ..Policy::default() };
     let host_path = search_path(&session.env);
     let sources = Sources { store: &store, client: &client, policy, host_path: &host_path, progress: &tasks, pulls: None };
     let result = work(&sources, &store);

@@ -7,13 +7,11 @@
 use std::sync::Arc;
 
 use crate::cache::files::FileChange;
-use crate::cache::index::Index as _;
 use crate::cache::log::{self, Body, Step};
 use crate::cache::miss::below::{Culprit, Rung, culprit};
-use crate::cache::miss::{self, Cause, Difference, Parent, Place, Reason};
+use crate::cache::miss::{self, Cause, Difference, Lists, Parent, Place, Reason};
 use crate::cache::record::Slot;
 use crate::cache::state::StateId;
-use crate::digest::ContentDigest;
 use crate::dockerfile::ignore::IgnoreRules;
 use crate::dockerfile::instruction::File;
 use crate::dockerfile::origin::{Setting, line_of};
@@ -38,11 +36,9 @@ pub(super) struct Known {
 
 impl Build<'_> {
     /// Tells why a step has to run, by what was last built in its place.
-    pub fn reason(&self, id: NodeId, slot: &Slot, old: Option<&Slot>) -> Result<Reason, BuildError> {
-        let store = self.engine.store;
-        let lists = |tree: &ContentDigest| store.files(tree).ok().flatten();
-        let Some(old) = old else { return self.reason_by_likeness(id, slot) };
-        let reason = miss::explain(slot, Some(old), &self.parent_name(id), &lists);
+    pub fn reason(&self, id: NodeId, slot: &Slot, old: Option<&Slot>, lists: Lists<'_>) -> Result<Reason, BuildError> {
+        let Some(old) = old else { return self.reason_by_likeness(id, slot, lists) };
+        let reason = miss::explain(slot, Some(old), &self.parent_name(id), lists);
         let Reason::Changed(causes) = reason else { return Ok(reason) };
         let body = self.body_with(old)?;
         let causes = causes.into_iter().filter(|c| !is_of_platform(slot, old, c));
@@ -70,7 +66,7 @@ impl Build<'_> {
     }
 
     /// A step that was never built for this platform is told by what it was for another; one that was COPY by that.
-    fn reason_by_likeness(&self, id: NodeId, slot: &Slot) -> Result<Reason, BuildError> {
+    fn reason_by_likeness(&self, id: NodeId, slot: &Slot, lists: Lists<'_>) -> Result<Reason, BuildError> {
         let (stage, title) = (self.stage_shown(id), self.title_shown(id));
         let known = self.known()?;
         let platform = slot.inputs.platform.to_string();
@@ -83,8 +79,7 @@ impl Build<'_> {
         let Some(step) = known.bodies.iter().flat_map(|b| &b.steps).find(same) else { return Ok(Reason::FirstBuild) };
         let Some(inputs) = &step.inputs else { return Ok(Reason::FirstBuild) };
         let Some(old) = log::inputs(self.engine.store, inputs)? else { return Ok(Reason::FirstBuild) };
-        let lists = |tree: &ContentDigest| self.engine.store.files(tree).ok().flatten();
-        let reason = miss::explain(slot, Some(&old), &self.parent_name(id), &lists);
+        let reason = miss::explain(slot, Some(&old), &self.parent_name(id), lists);
         let Reason::Changed(mut causes) = reason else { return Ok(Reason::FirstBuild) };
         causes.retain(|c| !is_of_platform(slot, &old, c));
         self.located(id, Reason::Changed(causes), None)

@@ -1,28 +1,28 @@
 //! A node's key inputs, and whether their result is at hand already.
 //!
-//! Nothing is executed here. Files are read as far as their digests are part of the key; what a tree of the build
-//! itself holds is remembered by the tree's state, so that a build in which nothing changed mounts nothing.
+//! Nothing is executed here; what files a step takes is found out in [`super::look`].
+//!
+//! `ply plan` asks here too ([`Effort::Foresee`]): a prediction that went another way than the build would be none. It writes
+//! nothing, and where something can't be known a placeholder stands in the inputs, with what it stands for beside them.
 
-use serde::{Deserialize, Serialize};
+use std::time::Instant;
 
-use crate::address;
-use crate::cache::derive::{self, Allowed, Found};
-use crate::cache::files::{FileEntry, FileList, MAX_ENTRIES, Name};
+use crate::cache::derive;
 use crate::cache::index::Index as _;
-use crate::cache::key::{KeyInputs, MatchInputs, MountInputs, SourceInputs, StepInputs};
+use crate::cache::key::KeyInputs;
 use crate::cache::miss::Reason;
 use crate::cache::record::{Record, Slot, SlotId};
 use crate::cache::state::StateId;
-use crate::context::{self, Hashing, Node, SelectedSource, Selection};
-use crate::digest::ContentDigest;
-use crate::graph::{CopyOp, CopySource, FileTree, Mount, MountKind, NodeId, Op, RunOp};
-use crate::store::MADE_AGAIN;
+use crate::context::Selection;
+use crate::digest::{CacheKey, ContentDigest};
+use crate::graph::{NodeId, Op};
 
-use super::copy;
 use super::error::BuildError;
-use super::request::BuildRequest;
+use super::event::{Event, Part};
+use super::look::{Look, list_of};
+use super::plan::Unknown;
+use super::request::Asking;
 use super::session::Build;
-use super::trees::Tree;
 
 /// How far to go for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,28 @@ pub(super) enum Effort {
     Cheap,
     /// Whatever it takes.
     Full,
+    /// What can be known without making anything; something is always answered.
+    Foresee(Asking),
+}
+
+impl Effort {
+    /// Whether servers are asked.
+    pub fn asks(self) -> bool {
+        matches!(self, Self::Full | Self::Foresee(Asking::Network))
+    }
+}
+
+/// What a node's key is made of.
+#[derive(Debug)]
+pub(super) struct Derived {
+    /// What decides its result.
+    pub slot: Slot,
+    /// The files that a COPY takes, when they had to be looked at.
+    pub selection: Option<Selection>,
+    /// The files that mounts show, as far as they had to be looked at.
+    pub mounted: Vec<Selection>,
+    /// What the placeholders among the inputs stand for; none: all is known, but perhaps what the step stands on.
+    pub unknown: Vec<Unknown>,
 }
 
 /// What is known of a node before it runs.
@@ -46,57 +68,78 @@ pub(super) struct Decision {
     pub found: Result<Box<Record>, Reason>,
 }
 
-/// What is remembered of a selection from a tree whose state is known.
-#[derive(Serialize, Deserialize)]
-struct Remembered {
-    matches: Vec<(usize, Vec<MatchInputs>)>,
-}
-
 impl Build<'_> {
     /// Decides a node; none: [`Effort::Cheap`] was not enough.
     pub fn decide(&self, id: NodeId, effort: Effort) -> Result<Option<Decision>, BuildError> {
+        let start = Instant::now();
+        let Some(derived) = self.derive(id, effort)? else { return Ok(None) };
+        if let Some(step) = self.steps[id.0] {
+            self.tell(Event::Part(step, Part::Files, start.elapsed()));
+        }
+        let found = match self.find(id, &derived.slot.inputs.key())? {
+            Some(record) => {
+                // Somebody else's result, or an earlier one: the next miss is told by this list.
+                derived.selection.as_ref().map_or(Ok(()), |s| self.keep_missing_files(s))?;
+                Ok(Box::new(record))
+            }
+            None => {
+                if let Some(selection) = &derived.selection {
+                    self.keep_files(selection)?;
+                }
+                Err(self.why(id, &derived)?)
+            }
+        };
+        let Derived { slot, selection, .. } = derived;
+        Ok(Some(Decision { slot, slot_id: self.slot_id(id), selection, found }))
+    }
+
+    /// Returns what decides a node's result; none: [`Effort::Cheap`] was not enough.
+    pub fn derive(&self, id: NodeId, effort: Effort) -> Result<Option<Derived>, BuildError> {
         let node = &self.graph.nodes[id.0];
         let parent = node.parent.map_or_else(StateId::scratch, |p| self.result(p).chain.state());
-        let mut names = Vec::new();
+        let mut look = Look::with(effort);
         let mut selection = None;
         let (step, parent) = match &node.op {
             Op::Base(_) => unreachable!("bases are not decided"),
             Op::Mkdir(op) => (derive::workdir(op), parent),
             Op::Run(op) => {
-                let Some(run) = self.run_inputs(id, op, effort, &mut names)? else { return Ok(None) };
+                let Some(run) = self.run_inputs(id, op, &mut look)? else { return Ok(None) };
                 (run, parent)
             }
             Op::Copy(op) => {
-                let Some((sources, found)) = self.copy_sources(id, op, effort, &mut names)? else { return Ok(None) };
+                let Some((sources, found)) = self.copy_sources(id, op, &mut look)? else { return Ok(None) };
                 selection = found;
                 (derive::copy(op, sources), if derive::stands_alone(op) { StateId::scratch() } else { parent })
             }
         };
-        let slot = Slot::new(KeyInputs { platform: node.platform.clone(), parent, step }, names);
-        let slot_id = self.slot_id(id);
-        let found = self.find(id, &slot, selection.as_ref())?;
-        Ok(Some(Decision { slot, slot_id, selection, found }))
+        let slot = Slot::new(KeyInputs { platform: node.platform.clone(), parent, step }, look.names);
+        Ok(Some(Derived { slot, selection, mounted: look.mounted, unknown: look.unknown }))
     }
 
-    /// Looks the record up, or tells why there is none.
-    fn find(&self, id: NodeId, slot: &Slot, selection: Option<&Selection>) -> Result<Result<Box<Record>, Reason>, BuildError> {
-        let store = self.engine.store;
-        let failed = |e| BuildError::caused("asking the cache", &e);
-        let key = slot.inputs.key();
-        let unwanted = self.uncached(id) && !self.shared.has_made(&key);
-        if !unwanted && let Some(record) = store.lookup(&key).map_err(failed)? {
-            // Somebody else's result, or an earlier one: the next miss is told by this list.
-            selection.map_or(Ok(()), |s| self.keep_missing_files(s))?;
-            return Ok(Ok(Box::new(record)));
+    /// Looks the result of a key up that a node may take.
+    pub fn find(&self, id: NodeId, key: &CacheKey) -> Result<Option<Record>, BuildError> {
+        if self.uncached(id) && !self.shared.has_made(key) {
+            return Ok(None);
         }
-        if let Some(selection) = selection {
-            self.keep_files(selection)?;
+        self.engine.store.lookup(key).map_err(|e| BuildError::caused("asking the cache", &e))
+    }
+
+    /// Tells why a node's result is not at hand.
+    pub fn why(&self, id: NodeId, derived: &Derived) -> Result<Reason, BuildError> {
+        if self.uncached(id) && !self.shared.has_made(&derived.slot.inputs.key()) {
+            return Ok(Reason::NoCache);
         }
-        if unwanted {
-            return Ok(Err(Reason::NoCache));
-        }
-        let old = self.past(id)?;
-        Ok(Err(self.reason(id, slot, old.as_ref())?))
+        self.explain(id, derived, self.past(id)?.as_ref())
+    }
+
+    /// Tells why a node's result is not at hand, by what was in its place.
+    pub fn explain(&self, id: NodeId, derived: &Derived, old: Option<&Slot>) -> Result<Reason, BuildError> {
+        let looked_at = || derived.selection.iter().chain(&derived.mounted).flat_map(|s| &s.sources);
+        let lists = |tree: &ContentDigest| {
+            let here = looked_at().find(|source| source.content() == *tree).map(list_of);
+            here.or_else(|| self.engine.store.files(tree).ok().flatten())
+        };
+        self.reason(id, &derived.slot, old, &lists)
     }
 
     /// Whether the user asked for this node to run.
@@ -107,240 +150,5 @@ impl Build<'_> {
             s.index == stage && self.request.no_cache_filter.iter().any(|f| f.eq_ignore_ascii_case(&name))
         };
         self.request.no_cache || self.graph.stages.iter().any(named)
-    }
-
-    fn run_inputs(&self, id: NodeId, op: &RunOp, effort: Effort, names: &mut Vec<String>) -> Result<Option<StepInputs>, BuildError> {
-        let mut mounts = Vec::new();
-        for mount in &op.mounts {
-            let Some(inputs) = self.mount_inputs(id, mount, effort, names)? else { return Ok(None) };
-            mounts.push(inputs);
-        }
-        let BuildRequest { shm_size_bytes, ulimits, add_hosts, .. } = self.request;
-        Ok(Some(derive::run(op, mounts, Allowed { shm_size_bytes: *shm_size_bytes, ulimits, add_hosts })))
-    }
-
-    /// Whether a RUN's mounts of a context still show what its key says: a mount is the directory itself, and somebody may
-    /// write to it while the command runs.
-    pub fn mounts_are_as_keyed(&self, id: NodeId, op: &RunOp, decision: &Decision) -> bool {
-        let of_context = |m: &Mount| match &m.kind {
-            MountKind::Bind { from, .. } | MountKind::Cache { from: Some(from), .. } => matches!(from, FileTree::Context(_)),
-            _ => false,
-        };
-        if !op.mounts.iter().any(of_context) {
-            return true;
-        }
-        let now = self.run_inputs(id, op, Effort::Full, &mut Vec::new());
-        matches!(now, Ok(Some(now)) if now == decision.slot.inputs.step)
-    }
-
-    fn mount_inputs(&self, id: NodeId, mount: &Mount, effort: Effort, names: &mut Vec<String>) -> Result<Option<MountInputs>, BuildError> {
-        let content = match &mount.kind {
-            MountKind::Bind { from, source } | MountKind::Cache { from: Some(from), source, .. } => {
-                let Some(content) = self.mounted_content(id, from, source, effort)? else { return Ok(None) };
-                if matches!(mount.kind, MountKind::Bind { .. }) {
-                    let of_context = matches!(from, FileTree::Context(_));
-                    names.push(if of_context { source.trim_start_matches('/') } else { source.as_str() }.to_string());
-                }
-                Some(content)
-            }
-            _ => None,
-        };
-        Ok(Some(derive::mount(mount, content)))
-    }
-
-    /// The digest of what a mount shows.
-    fn mounted_content(&self, id: NodeId, from: &FileTree, source: &str, effort: Effort) -> Result<Option<ContentDigest>, BuildError> {
-        let memory = self.memory_key(from, &("mount", source));
-        if let Some(found) = self.remembered(id, from, memory.as_deref(), effort)? {
-            return Ok(found.matches.first().and_then(|(_, m)| m.first()).map(|m| m.content));
-        }
-        if effort == Effort::Cheap && matches!(from, FileTree::Node(_)) {
-            return Ok(None);
-        }
-        let selection = self.select_mount(id, from, source)?;
-        self.keep_files(&selection)?;
-        let content = selection.sources.first().map_or_else(|| selection.digest(), SelectedSource::content);
-        let matches = vec![(0, vec![MatchInputs { name: Name(Vec::new()), content }])];
-        self.remember(id, memory.as_deref(), &Remembered { matches })?;
-        Ok(Some(content))
-    }
-
-    /// Selects what a mount shows.
-    pub fn select_mount(&self, id: NodeId, from: &FileTree, source: &str) -> Result<Selection, BuildError> {
-        let tree = self.tree(id, from)?;
-        let cache = self.inputs.stat_cache(from);
-        let hashing = Hashing { cache, now: self.inputs.now };
-        context::select_mount(tree.files(), source, hashing).map_err(|e| self.context_error(id, None, &e))
-    }
-
-    /// The files of a COPY as key inputs, and the selection itself when it was made.
-    #[allow(clippy::type_complexity)] // an optional pair, used once
-    fn copy_sources(
-        &self,
-        id: NodeId,
-        op: &CopyOp,
-        effort: Effort,
-        names: &mut Vec<String>,
-    ) -> Result<Option<(Vec<SourceInputs>, Option<Selection>)>, BuildError> {
-        // With their index: what is remembered speaks of it, and heredocs may stand between.
-        let indexed = op.sources.iter().enumerate();
-        let paths: Vec<(usize, &str)> =
-            indexed.filter_map(|(i, s)| if let CopySource::Path(p, _) = s { Some((i, p.as_str())) } else { None }).collect();
-        let memory = if paths.is_empty() { None } else { self.memory_key(&op.from, &("copy", &paths, &op.exclude, op.parents)) };
-        let mut selection = None;
-        let found = match self.remembered(id, &op.from, memory.as_deref(), effort)? {
-            Some(found) => found,
-            None if paths.is_empty() => Remembered { matches: Vec::new() },
-            None if effort == Effort::Cheap && matches!(op.from, FileTree::Node(_)) => return Ok(None),
-            None => {
-                let made = self.select(id, op)?;
-                // A context's are kept when they are needed, on a miss: every build would write them else.
-                if matches!(op.from, FileTree::Node(_)) {
-                    self.keep_files(&made)?;
-                }
-                let found = Remembered { matches: matches_of(op, &made) };
-                self.remember(id, memory.as_deref(), &found)?;
-                selection = Some(made);
-                found
-            }
-        };
-        let mut sources = Vec::new();
-        for (index, source) in op.sources.iter().enumerate() {
-            let led_to = match source {
-                CopySource::Path(..) => {
-                    let matches = found.matches.iter().find(|(i, _)| *i == index).map(|(_, m)| m.clone());
-                    Found::Paths(matches.unwrap_or_default())
-                }
-                CopySource::Inline(..) => Found::Inline,
-                CopySource::Http(url, span) => {
-                    let checksum = op.add.as_ref().and_then(|a| a.checksum.as_ref());
-                    let content = self.inputs.remotes.url_content(url, checksum, effort == Effort::Full);
-                    let Some(content) = content.map_err(|e| self.placed(*span, e))? else { return Ok(None) };
-                    Found::Remote(content)
-                }
-                CopySource::Git(address, span) => {
-                    let content = self.inputs.remotes.git_content(address, effort == Effort::Full);
-                    let Some(content) = content.map_err(|e| self.placed(*span, e))? else { return Ok(None) };
-                    Found::Remote(content)
-                }
-            };
-            names.push(address::redact(source.text()));
-            sources.push(derive::source(op, source, led_to));
-        }
-        Ok(Some((sources, selection)))
-    }
-
-    /// Selects what a COPY takes.
-    pub fn select(&self, id: NodeId, op: &CopyOp) -> Result<Selection, BuildError> {
-        let tree = self.tree(id, &op.from)?;
-        let hashing = Hashing { cache: self.inputs.stat_cache(&op.from), now: self.inputs.now };
-        copy::select(op, tree.files(), hashing).map_err(|e| self.context_error(id, Some((op, e.index)), &e.cause))
-    }
-
-    /// The key under which a selection from a tree of the build is remembered; none for contexts, which change.
-    fn memory_key(&self, from: &FileTree, what: &impl Serialize) -> Option<String> {
-        let FileTree::Node(node) = from else { return None };
-        let mut h = blake3::Hasher::new_derive_key("plywood remembered selection, v2");
-        h.update(self.result(*node).chain.state().as_bytes());
-        h.update(&serde_json::to_vec(what).expect("strings and flags are serialisable"));
-        Some(h.finalize().to_hex().to_string())
-    }
-
-    fn remembered(&self, id: NodeId, from: &FileTree, key: Option<&str>, effort: Effort) -> Result<Option<Remembered>, BuildError> {
-        let Some(key) = key else { return Ok(None) };
-        let bytes = self.engine.store.load_blob_row(MADE_AGAIN, key).map_err(|e| BuildError::caused("asking the cache", &e))?;
-        // Not kept here: it is another machine's word, asked for while the tree itself is not at hand.
-        let bytes = match bytes {
-            None if effort == Effort::Full => self.selection_elsewhere(from, key)?,
-            known => known,
-        };
-        let found = bytes.as_deref().and_then(|b| serde_json::from_slice(b).ok());
-        if let Some(bytes) = bytes.filter(|_| found.is_some()) {
-            self.sharing.send_selection(self, id, key, &bytes);
-        }
-        Ok(found)
-    }
-
-    fn remember(&self, id: NodeId, key: Option<&str>, what: &Remembered) -> Result<(), BuildError> {
-        let Some(key) = key else { return Ok(()) };
-        let bytes = serde_json::to_vec(what).expect("digests and names are serialisable");
-        self.sharing.send_selection(self, id, key, &bytes);
-        self.engine.store.save_blob_row(MADE_AGAIN, key, &bytes).map_err(|e| BuildError::caused("writing the cache", &e))
-    }
-
-    /// Keeps the lists of files, so that a later miss can name the file that changed.
-    fn keep_files(&self, selection: &Selection) -> Result<(), BuildError> {
-        selection.sources.iter().try_for_each(|source| self.keep_list(source, &source.content()))
-    }
-
-    /// As [`Build::keep_files`], of trees whose list is not kept yet.
-    fn keep_missing_files(&self, selection: &Selection) -> Result<(), BuildError> {
-        for source in selection.sources.iter().filter(|s| s.entries.len() <= MAX_ENTRIES) {
-            let content = source.content();
-            if !self.engine.store.has_files(&content).map_err(|e| BuildError::caused("asking the cache", &e))? {
-                self.keep_list(source, &content)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn keep_list(&self, source: &SelectedSource, content: &ContentDigest) -> Result<(), BuildError> {
-        if source.entries.len() > MAX_ENTRIES {
-            return Ok(());
-        }
-        self.engine.store.save_files(content, &list_of(source)).map_err(|e| BuildError::caused("writing the cache", &e))
-    }
-
-    /// Returns the tree that a step reads.
-    pub fn tree(&self, id: NodeId, from: &FileTree) -> Result<Tree, BuildError> {
-        match from {
-            FileTree::Context(name) => self.inputs.context_tree(name.as_deref()).map(Tree::context).ok_or_else(|| {
-                self.at(id, "there are no files to copy from")
-                    .hint("the Dockerfile came on standard input: give a context directory with `-f -`")
-            }),
-            FileTree::Node(node) => self.mounted(*node),
-        }
-    }
-}
-
-fn matches_of(op: &CopyOp, selection: &Selection) -> Vec<(usize, Vec<MatchInputs>)> {
-    let mut out: Vec<(usize, Vec<MatchInputs>)> = Vec::new();
-    for source in &selection.sources {
-        let found = derive::matched(op, source.directory, &source.name, source.content());
-        match out.last_mut().filter(|(i, _)| *i == source.source) {
-            Some((_, matches)) => matches.push(found),
-            None => out.push((source.source, vec![found])),
-        }
-    }
-    out
-}
-
-/// Lists a source's files, so that a later miss can name the one that changed.
-fn list_of(source: &SelectedSource) -> FileList {
-    FileList::of(source.entries.iter().map(|e| {
-        let mode = e.mode | type_bits(e.node.kind());
-        let (content, link) = match &e.node {
-            Node::Directory => (None, &b""[..]),
-            Node::File(digest) => (Some(*digest), &b""[..]),
-            Node::Symlink(target) => (None, target.as_slice()),
-            Node::Special(_, (major, minor)) => {
-                let numbers = [major.to_le_bytes(), minor.to_le_bytes()].concat();
-                (Some(ContentDigest::from_bytes(*blake3::hash(&numbers).as_bytes())), &b""[..])
-            }
-        };
-        let (xattrs, hard_linked, implied) = (e.xattrs.as_slice(), e.hard_link.is_some(), e.implied);
-        (e.path.as_slice(), FileEntry { mode, uid: e.uid, gid: e.gid, content, link, xattrs, hard_linked, implied })
-    }))
-}
-
-fn type_bits(kind: &str) -> u32 {
-    match kind {
-        "directory" => 0o040_000,
-        "symlink" => 0o120_000,
-        "fifo" => 0o010_000,
-        "char device" => 0o020_000,
-        "block device" => 0o060_000,
-        "socket" => 0o140_000,
-        _ => 0o100_000,
     }
 }

@@ -32,6 +32,10 @@ pub enum Event {
     TaskProgress(TaskId, u64, Option<u64>),
     /// It is done.
     TaskDone(TaskId, Duration),
+    /// The build as a whole comes to this.
+    Phase(Phase),
+    /// A part of a step's work ended now, after this time: for those who measure.
+    Part(StepIndex, Part, Duration),
     /// A build check's finding.
     Warning(Diagnostic),
     /// Something that the user should know once: a reduced isolation, a driver that copies.
@@ -55,6 +59,61 @@ pub struct StepInfo {
     pub number: usize,
     /// How many steps the stage has.
     pub of: usize,
+    /// The steps that it waits for.
+    pub after: Vec<StepIndex>,
+}
+
+/// What a build as a whole is at, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Contexts are opened, the Dockerfile is read, bases are resolved.
+    Inputs,
+    /// Steps that hit are found: what is copied is digested for that.
+    Lookup,
+    /// The other steps have their turn.
+    Steps,
+    /// Bases are completed, images written, exported and pushed.
+    Outputs,
+    /// Shared caches are completed and the store is tidied.
+    Closing,
+}
+
+impl Phase {
+    /// Returns its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Inputs => "inputs",
+            Self::Lookup => "lookup",
+            Self::Steps => "steps",
+            Self::Outputs => "outputs",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// A part of a step's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// What its key is made of was found out: files digested, the cache asked. Before the step has its turn, also for a hit.
+    Files,
+    /// What it stands on was put together: layers fetched, unpacked, mounted.
+    Root,
+    /// Its command ran, its files were copied.
+    Work,
+    /// Its changes became a layer with a digest and a record.
+    Keep,
+}
+
+impl Part {
+    /// Returns its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Root => "root",
+            Self::Work => "work",
+            Self::Keep => "layer",
+        }
+    }
 }
 
 /// Which stream an output came from.

@@ -14,7 +14,7 @@ use crate::store::Staging;
 use super::commit::{Keep, Made};
 use super::decide::{Decision, Effort};
 use super::error::BuildError;
-use super::event::Event;
+use super::event::{Event, Part};
 use super::files::Unwritten;
 use super::session::{Build, NodeResult, Origin, Work};
 use super::state::{Chain, ChainLayer};
@@ -26,6 +26,8 @@ pub(super) enum Doing {
     Build,
     /// Only to be compared: nobody hears, and all files are written.
     Again,
+    /// Only to learn the layer's digest, for a plan: bytes that are digested already need not be written.
+    Foresee,
 }
 
 impl Build<'_> {
@@ -124,6 +126,7 @@ impl Build<'_> {
         let node = &self.graph.nodes[id.0];
         let staging = self.engine.store.stage().map_err(|e| BuildError::caused("making a working directory", &e))?;
         let prepared = self.prepare(id, &self.chain_below(id), &staging)?;
+        let begun = self.tell_part(id, Part::Root, start);
         let unwritten = self.work(id, decision, &prepared, Doing::Build)?;
         let mut keep = Keep::Record;
         if let Op::Run(op) = &node.op
@@ -134,19 +137,31 @@ impl Build<'_> {
             self.tell(Event::Notice(format!("{title}: a mounted file changed while it ran: the result is not taken for later builds")));
         }
         self.go_on()?;
+        let worked = self.tell_part(id, Part::Work, begun);
         let layer = prepared.finish().map_err(|e| self.snapshot_error(id, &e))?;
         let made = match &unwritten {
             Some(files) => self.commit_packed(id, &layer, files)?,
             None => self.commit(id, &layer)?,
         };
-        self.record(id, made, decision, start.elapsed(), keep)
+        let made = self.record(id, made, decision, start.elapsed(), keep)?;
+        self.tell_part(id, Part::Keep, worked);
+        Ok(made)
+    }
+
+    /// Tells that a part of a node's work, begun then, is over; returns the time now.
+    fn tell_part(&self, id: NodeId, part: Part, begun: Instant) -> Instant {
+        let now = Instant::now();
+        if let Some(step) = self.steps[id.0] {
+            self.tell(Event::Part(step, part, now.duration_since(begun)));
+        }
+        now
     }
 
     /// Does a step's work in a prepared root; returns the files that are not written yet.
     pub fn work(&self, id: NodeId, decision: &Decision, prepared: &Prepared, doing: Doing) -> Result<Option<Unwritten>, BuildError> {
         match &self.graph.nodes[id.0].op {
             Op::Run(op) => self.run(id, op, prepared, doing).map(|()| None),
-            Op::Copy(op) => self.copy(id, op, decision, prepared, doing),
+            Op::Copy(op) => self.copy(id, op, decision.selection.as_ref(), prepared, doing),
             Op::Mkdir(op) => self.make_directory(id, op, prepared).map(|()| None),
             Op::Base(_) => unreachable!("bases have no turn"),
         }
@@ -183,13 +198,15 @@ impl Build<'_> {
         self.graph.nodes[id.0].parent.map_or_else(Chain::default, |p| self.result(p).chain.clone())
     }
 
-    fn base_chain(&self, id: NodeId, image: bool) -> Chain {
+    /// Returns the file system of a base node.
+    pub fn base_chain(&self, id: NodeId, image: bool) -> Chain {
         let Some(image) = self.inputs.image(self.graph, id).filter(|_| image) else { return Chain::default() };
         let layers = image.layers.iter().map(|l| ChainLayer { id: l.id, empty: false, base: Some(id) });
         layers.fold(Chain::default(), |chain, layer| chain.push(layer))
     }
 
-    fn hit(
+    /// Gives a node a record's result.
+    pub fn hit(
         &self,
         id: NodeId,
         record: &Record,
@@ -236,14 +253,16 @@ impl Build<'_> {
         }
     }
 
-    fn set(&self, id: NodeId, result: NodeResult) {
+    /// Gives a node its result.
+    pub fn set(&self, id: NodeId, result: NodeResult) {
         let first = self.results[id.0].set(result).is_ok();
         debug_assert!(first, "a node has one turn");
     }
 }
 
 impl NodeResult {
-    fn base(chain: Chain) -> Self {
+    /// A base's.
+    pub fn base(chain: Chain) -> Self {
         let (took, origin) = (Duration::ZERO, Origin::Base);
         Self { chain, layer: None, created_secs: 0, key: None, origin, reason: None, took, cost_secs: 0.0, bytes: None }
     }

@@ -9,7 +9,6 @@ use crate::remote::CheckedOut;
 use crate::snapshot::Prepared;
 
 use super::copy::{self, CopyContext, CopyError, Deferred, Fetched, RemoteFile, Writing};
-use super::decide::Decision;
 use super::error::{BuildError, chain};
 use super::execute::Doing;
 use super::request::Output;
@@ -37,18 +36,18 @@ impl Build<'_> {
         &self,
         id: NodeId,
         op: &CopyOp,
-        decision: &Decision,
+        selection: Option<&Selection>,
         prepared: &Prepared,
         doing: Doing,
     ) -> Result<Option<Unwritten>, BuildError> {
         let root = self.root(id, prepared)?;
         let has_paths = op.sources.iter().any(|s| matches!(s, CopySource::Path(..)));
         let tree = if has_paths { Some(self.tree(id, &op.from)?) } else { None };
-        let made = match (&decision.selection, &tree) {
+        let made = match (selection, &tree) {
             (None, Some(_)) => Some(self.select(id, op)?),
             _ => None,
         };
-        let selection = decision.selection.as_ref().or(made.as_ref());
+        let selection = selection.or(made.as_ref());
         let files = tree.as_ref().map(super::trees::Tree::files).zip(selection);
         let users_mount;
         let users = if op.link && op.chown.is_some() {
@@ -64,10 +63,7 @@ impl Build<'_> {
             ownership: self.engine.ownership,
             now: self.time_of_new_files(),
             cancel: &self.engine.cancel,
-            writing: match selection {
-                Some(selection) if doing == Doing::Build => self.writing(id, op, selection),
-                _ => Writing::Everything,
-            },
+            writing: selection.map_or(Writing::Everything, |selection| self.writing(id, op, selection, doing)),
         };
         let mut checkouts = Vec::new();
         let mut fetched = self.fetch(op, &mut checkouts)?;
@@ -80,7 +76,7 @@ impl Build<'_> {
     /// at them.
     ///
     /// A copy under a clamp becomes a directory: its tar has the clamp's times, and the next build may have another.
-    fn writing(&self, id: NodeId, op: &CopyOp, selection: &Selection) -> Writing {
+    fn writing(&self, id: NodeId, op: &CopyOp, selection: &Selection, doing: Doing) -> Writing {
         let looked_at = || {
             let nodes = self.graph.nodes.iter().zip(&self.needed).filter(|(_, needed)| **needed);
             let by_step = nodes.flat_map(|(node, _)| order::dependencies(node)).any(|d| d == id);
@@ -89,8 +85,11 @@ impl Build<'_> {
         let one = selection.sources.len() == 1 && op.sources.len() == 1;
         // What ADD unpacks or fetches goes its own ways.
         let plain = one || (op.add.is_none() && op.sources.iter().all(|s| matches!(s, CopySource::Path(..) | CopySource::Inline(..))));
-        if !plain || !matches!(op.from, FileTree::Context(_)) || self.epoch.is_some() {
-            return Writing::Everything;
+        match doing {
+            Doing::Foresee if one && op.add.is_none() => return Writing::Deferring,
+            Doing::Foresee if plain => return Writing::DeferringBig,
+            Doing::Build if plain && matches!(op.from, FileTree::Context(_)) && self.epoch.is_none() => {}
+            _ => return Writing::Everything,
         }
         let entries = || selection.sources.iter().flat_map(|source| &source.entries);
         let many = one && entries().count() >= PACKED_ENTRIES;

@@ -22,6 +22,7 @@ use crate::graph::lower::lower;
 use crate::graph::outline::Targets;
 use crate::graph::uses::context_paths;
 use crate::graph::{BuildGraph, Facts, FileTree, ImageRequest, ImageSource, Lowered, NamedContext, NodeId, Op, StageChoice};
+use crate::image::config::ImageConfig;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::layer;
@@ -29,8 +30,8 @@ use crate::layer;
 use super::Engine;
 use super::error::{BuildError, chain};
 use super::remotes::Remotes;
-use super::request::{BuildRequest, ContextSource, DockerfileSource, Purpose};
-use super::sources::{FilesSource, ResolvedImage, Sources, parse_build_context};
+use super::request::{BuildRequest, ContextSource, DockerfileSource, Intent, Purpose};
+use super::sources::{FilesSource, ResolvedImage, SourceError, Sources, parse_build_context};
 use urls::{Dated, Kept};
 
 /// Rounds of resolving before triggers that need ever more images count as endless.
@@ -53,6 +54,8 @@ pub(super) struct Inputs<'a> {
     pub stages: Option<Targets>,
     contexts: BTreeMap<Option<String>, Opened>,
     images: BTreeMap<ImageRequest, ResolvedImage>,
+    /// Images that only a registry could describe, which was not to be asked: their names.
+    unresolved: BTreeMap<ImageRequest, String>,
     /// Named contexts that are fetched when a step reads them.
     named_urls: BTreeMap<String, String>,
     /// The way to URLs and repositories.
@@ -85,6 +88,7 @@ impl<'a> Inputs<'a> {
             stages: None,
             contexts: BTreeMap::new(),
             images: BTreeMap::new(),
+            unresolved: BTreeMap::new(),
             named_urls: BTreeMap::new(),
             remotes: Remotes::new(engine, request),
             engine,
@@ -138,7 +142,7 @@ impl<'a> Inputs<'a> {
             targets.push(Target { platform, graph: inputs.lower(&file, facts, &source, request)? });
         }
         // The checks look at no files.
-        if matches!(request.purpose, Purpose::Build | Purpose::Prebuild) {
+        if matches!(request.purpose, Purpose::Build | Purpose::Prebuild) && request.asks() {
             let used: Vec<_> = targets.iter().flat_map(|t| context_paths(&t.graph).into_keys().flatten()).collect();
             inputs.open_named_urls(used.iter().map(String::as_str), request)?;
         }
@@ -239,14 +243,21 @@ impl<'a> Inputs<'a> {
                 Lowered::NeedsEpoch(of) => facts.epoch = Some(self.find_epoch(&of, request)?),
                 Lowered::Needs(needs) => {
                     for (wanted, span) in needs {
-                        if !self.images.contains_key(&wanted) {
+                        if !self.images.contains_key(&wanted) && !self.unresolved.contains_key(&wanted) {
                             let resolved = self.resolve(&wanted, request);
-                            self.images.insert(
-                                wanted.clone(),
-                                resolved.map_err(|e| Diagnostic::error(source, span, chain(&e)).hint(image_hint(&wanted, file, &facts)))?,
-                            );
+                            match resolved {
+                                Ok(image) => drop(self.images.insert(wanted.clone(), image)),
+                                Err(SourceError::Offline { reference, .. }) if !request.asks() => {
+                                    self.unresolved.insert(wanted.clone(), reference);
+                                }
+                                Err(e) => {
+                                    let error = Diagnostic::error(source, span, chain(&e));
+                                    return Err(error.hint(image_hint(&wanted, file, &facts)).into());
+                                }
+                            }
                         }
-                        facts.images.insert(wanted.clone(), self.images[&wanted].config.clone());
+                        let config = self.images.get(&wanted).map_or_else(|| nothing_known(&wanted.platform), |i| i.config.clone());
+                        facts.images.insert(wanted, config);
                     }
                 }
             }
@@ -254,8 +265,33 @@ impl<'a> Inputs<'a> {
         Err(BuildError::plain(format!("base images' triggers asked for more images {MAX_ROUNDS} times over")))
     }
 
-    fn resolve(&self, wanted: &ImageRequest, request: &BuildRequest) -> Result<ResolvedImage, super::sources::SourceError> {
-        self.engine.sources(request.pull).resolve(wanted)
+    fn resolve(&self, wanted: &ImageRequest, request: &BuildRequest) -> Result<ResolvedImage, SourceError> {
+        let mut sources = self.engine.sources(request.pull);
+        sources.policy.look_only = request.intent != Intent::Build;
+        sources.policy.offline = !request.asks();
+        if let ImageSource::Reference(text) = &wanted.source
+            && request.pull
+            && !request.asks()
+            && Reference::parse(text).is_ok_and(|r| r.digest().is_none())
+        {
+            // The registry would be asked although the image is here: what it would say is what is not known.
+            return Err(SourceError::Offline { reference: text.clone(), platform: wanted.platform.clone() });
+        }
+        sources.resolve(wanted)
+    }
+
+    /// Returns the name of the image behind a base node that only a registry could describe, which was not asked.
+    pub fn unresolved(&self, graph: &BuildGraph, node: NodeId) -> Option<&str> {
+        match &graph.nodes[node.0].op {
+            Op::Base(Some(request)) => self.unresolved.get(request).map(String::as_str),
+            _ => None,
+        }
+    }
+
+    /// Returns the URL of a named context that was not fetched.
+    pub fn unopened(&self, name: Option<&str>) -> Option<&str> {
+        let name = name.filter(|n| !self.contexts.contains_key(&Some((*n).to_string())))?;
+        self.named_urls.get(name).map(String::as_str)
     }
 
     /// The image behind a base node.
@@ -298,6 +334,12 @@ impl<'a> Inputs<'a> {
         }
         Ok(())
     }
+}
+
+/// What stands for the configuration of an image that nobody was asked about.
+fn nothing_known(platform: &Platform) -> ImageConfig {
+    let variant = (!platform.variant.is_empty()).then(|| platform.variant.clone());
+    ImageConfig { os: platform.os.clone(), architecture: platform.architecture.clone(), variant, ..ImageConfig::default() }
 }
 
 /// Says what may be meant by an image that can't be had: BuildKit's candidates.

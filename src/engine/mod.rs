@@ -3,12 +3,13 @@
 //! | file | step of the journey |
 //! |---|---|
 //! | `inputs`, `sources`, `remotes` | contexts, Dockerfile, base images, URLs → facts → graph |
-//! | `decide`, `places`, `causes` | node → key inputs → record or reason |
+//! | `decide`, `look`, `places`, `causes` | node → key inputs → record or reason |
 //! | `execute`, `schedule` | each node's turn, side by side |
 //! | `run`, `mounts`, `files`, `copy`, `trees` | what the turns do |
 //! | `commit`, `state` | layer directory → layer → record; chains of layers |
 //! | `sharing` | caches of other machines: records in, layers when needed, results out |
 //! | `assemble`, `finished`, `result`, `export` | configuration, image, store, archives |
+//! | `plan` | what a build would do, without doing it |
 //! | `log` | the row of a build that statistics are made of |
 //! | `verify` | hits run again and compared, on demand |
 //! | `collect` | room on the disk, when the cache has grown too big |
@@ -27,6 +28,7 @@ pub mod copy;
 pub mod error;
 pub mod event;
 pub mod export;
+pub mod plan;
 #[cfg(test)]
 mod registry_tests;
 pub mod request;
@@ -41,6 +43,7 @@ mod files;
 mod finished;
 mod inputs;
 mod log;
+mod look;
 mod mounts;
 mod places;
 mod remotes;
@@ -70,7 +73,7 @@ use crate::sys::process::has_seccomp_filters;
 
 use cancel::CancelToken;
 use error::BuildError;
-use event::{Event, Observer};
+use event::{Event, Observer, Phase};
 use inputs::Inputs;
 use request::{BuildRequest, Purpose};
 use result::Results;
@@ -117,7 +120,7 @@ impl Engine<'_> {
     }
 
     fn sources(&self, pull: bool) -> Sources<'_> {
-        let policy = Policy { pull, offline: false, now_secs: self.now_secs() };
+        let policy = Policy { pull, now_secs: self.now_secs(), ..Policy::default() };
         let pulls = Some(&self.pulls);
         Sources { store: self.store, client: self.client, policy, host_path: &self.host_path, progress: self.progress, pulls }
     }
@@ -171,6 +174,7 @@ pub fn build(
 ) -> Result<BuildOutcome, BuildError> {
     let start = Instant::now();
     // Who is cancelled fails in the middle of something; that is no news.
+    engine.observer.event(Event::Phase(Phase::Inputs));
     let unless_cancelled = |e| if engine.cancel.is_cancelled() { BuildError::Cancelled } else { e };
     let (inputs, targets) = Inputs::gather(engine, request, stdin).map_err(unless_cancelled)?;
     let findings = inputs::findings(&targets);
@@ -192,9 +196,11 @@ pub fn build(
     let shared = Shared::default();
     let sharing = Sharing::open(engine, request)?;
     let builds = Build::each(engine, request, &targets, &inputs, &shared, &sharing);
+    engine.observer.event(Event::Phase(Phase::Lookup));
     engine.observer.event(Event::Plan(builds.iter().flat_map(Build::plan).collect()));
     let outcome = sharing.alongside(&builds, || {
         let ran = run_nodes(&builds, request.jobs);
+        engine.observer.event(Event::Phase(Phase::Outputs));
         // What was learnt of the context's files is worth keeping whatever came of the build.
         inputs.save_stat_caches()?;
         builds.iter().try_for_each(Build::save_uses)?;
@@ -215,6 +221,7 @@ pub fn build(
         };
         Ok(BuildOutcome { verified, ..built })
     });
+    engine.observer.event(Event::Phase(Phase::Closing));
     let shared = sharing.finish(&builds, outcome.is_ok());
     let outcome = outcome.and_then(|built| shared.map(|()| built)).map_err(unless_cancelled);
     let prebuilt = (request.purpose == Purpose::Prebuild).then(|| Prebuilt::of(&builds, sharing.sent()));
@@ -236,9 +243,8 @@ fn run_nodes(builds: &[Build<'_>], jobs: Option<usize>) -> Result<(), BuildError
         }
         survey.end()?;
     }
-    if pending.is_empty() {
-        return Ok(());
-    }
+    let Some(first) = builds.first().filter(|_| !pending.is_empty()) else { return Ok(()) };
+    first.tell(Event::Phase(Phase::Steps));
     let jobs = jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let inputs = |(at, id): (usize, NodeId)| order::dependencies(&builds[at].graph.nodes[id.0]).into_iter().map(|d| (at, d)).collect();
     schedule::run(&pending, jobs, inputs, |(at, id)| builds[at].turn(id))

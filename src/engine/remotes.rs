@@ -98,6 +98,7 @@ impl<'a> Remotes<'a> {
         work: impl FnOnce(&Downloads<'_>, &Wanted<'_>) -> crate::remote::Result<T>,
     ) -> Result<T, BuildError> {
         self.engine.go_on()?;
+        self.may_ask(&redact(url))?;
         let authorization = self.authorization_for_url(url)?;
         let give_up = || self.engine.cancel.is_cancelled();
         let downloads =
@@ -166,6 +167,7 @@ impl<'a> Remotes<'a> {
 
     /// Checks a repository out; `time` counts where the address says nothing.
     pub fn checkout(&self, address: &GitAddress, time: CheckoutTime) -> Result<CheckedOut, BuildError> {
+        self.may_ask(&address.shown())?;
         let commit = self.commit(address, true)?.expect("the remote was asked");
         let title = Some(format!("check out {} {}", address.shown(), &commit.commit[..12]));
         self.with_git(address, title, |git| git.checkout(address, &commit, &checkout_of(address, time)))
@@ -173,6 +175,7 @@ impl<'a> Remotes<'a> {
 
     /// Returns when the commit that an address means was made.
     pub fn commit_time(&self, address: &GitAddress) -> Result<i64, BuildError> {
+        self.may_ask(&address.shown())?;
         let commit = self.commit(address, true)?.expect("the remote was asked");
         self.with_git(address, None, |git| git.commit_time(address, &commit))
     }
@@ -190,6 +193,14 @@ impl<'a> Remotes<'a> {
         let outcome = work(&Git { store: self.engine.store, access: &access, give_up: &give_up });
         task.iter().for_each(|task| self.engine.progress.end(*task));
         outcome.map_err(|e| build_error(&e))
+    }
+
+    /// Fails where nobody is to be asked: for what a plan can't do without.
+    fn may_ask(&self, shown: &str) -> Result<(), BuildError> {
+        if self.request.asks() {
+            return Ok(());
+        }
+        Err(BuildError::plain(format!("{shown} would have to be asked")).hint("--online lets the plan ask servers"))
     }
 
     fn access(&self, address: &GitAddress) -> Result<GitAccess, BuildError> {

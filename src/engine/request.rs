@@ -22,6 +22,26 @@ pub enum Purpose {
     Targets,
 }
 
+/// Whether servers are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Asking {
+    /// Registries, shared caches, URLs and repositories.
+    #[default]
+    Network,
+    /// None of them: for [`super::plan`], to which what only they know is unknown.
+    Nobody,
+}
+
+/// Whether something is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Intent {
+    /// The build.
+    #[default]
+    Build,
+    /// Nothing: it is only foreseen, and what is learnt on the way is not kept ([`super::plan`]).
+    Plan(Asking),
+}
+
 /// Everything that `ply build` was told.
 #[derive(Debug, Clone)]
 pub struct BuildRequest {
@@ -81,6 +101,8 @@ pub struct BuildRequest {
     pub require_full_isolation: bool,
     /// `--call`: what to do with the Dockerfile.
     pub purpose: Purpose,
+    /// Whether it is done, or foreseen.
+    pub intent: Intent,
     /// How many steps may run side by side; none: the number of processors.
     pub jobs: Option<usize>,
     /// `--gc`: how much the cache may take after this build; none: nothing is collected.
@@ -117,6 +139,13 @@ pub struct Collection {
     pub limits: Limits,
     /// What was of no use for longer goes first.
     pub keep_secs: Option<i64>,
+}
+
+impl BuildRequest {
+    /// Whether servers may be asked.
+    pub fn asks(&self) -> bool {
+        self.intent != Intent::Plan(Asking::Nobody)
+    }
 }
 
 /// Where the main context comes from.

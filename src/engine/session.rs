@@ -24,6 +24,7 @@ use super::error::{BuildError, chain};
 use super::event::{Event, StepIndex, StepInfo};
 use super::inputs::{Inputs, Target};
 use super::places::Pasts;
+use super::plan::Foreseen;
 use super::request::{BuildRequest, Purpose};
 use super::sharing::Sharing;
 use super::sources::ResolvedLayer;
@@ -85,6 +86,8 @@ pub(super) struct Build<'a> {
     pub steps: Vec<Option<StepIndex>>,
     /// What the last build had where this one has its steps, by stage and instruction; read at the first miss.
     pub pasts: Mutex<HashMap<(usize, &'static str), Pasts>>,
+    /// In a plan: layers that are in some chains and not made.
+    pub foreseen: Mutex<HashMap<LayerId, Foreseen>>,
     /// What the next build shall compare with.
     pub noted: Mutex<Vec<(NodeId, SlotId, Slot)>>,
     /// What had to be done, for the log.
@@ -172,6 +175,7 @@ impl<'a> Build<'a> {
                 needed,
                 in_result,
                 pasts: Mutex::default(),
+                foreseen: Mutex::default(),
                 noted: Mutex::default(),
                 works: Mutex::default(),
                 known: OnceLock::new(),
@@ -301,7 +305,8 @@ impl<'a> Build<'a> {
             let of = siblings().count() + 1;
             let number = siblings().position(|(n, _)| std::ptr::eq(n, node)).map_or(1, |p| p + 2);
             let (title, stage) = (self.title_shown(id), self.stage_shown(id));
-            infos.push(StepInfo { title, stage, platform: self.platform_shown(node), number, of });
+            let after = order::dependencies(node).into_iter().filter_map(|d| self.steps[d.0]).collect();
+            infos.push(StepInfo { title, stage, platform: self.platform_shown(node), number, of, after });
         }
         infos
     }

@@ -13,7 +13,7 @@ use super::canonical::ContentHasher;
 use super::write::{DirectoryFiles, FileBytes, Observer, write_observed};
 use super::{EMPTY_TAR_BYTES, LayerError, Result};
 use crate::digest::{ContentDigest, DiffId};
-use crate::snapshot::diff::{ChangeSet, Entry};
+use crate::snapshot::diff::{Change, ChangeSet, Entry, NodeKind};
 
 /// Layers with less file data are hashed without a second thread.
 const SMALL_BYTES: u64 = 512 * 1024;
@@ -39,6 +39,36 @@ pub fn digest(changes: &ChangeSet, dir: impl AsFd, clamp_epoch: Option<i64>) -> 
         return Ok(empty());
     }
     write_and_digest(changes, dir, clamp_epoch, &mut io::sink())
+}
+
+/// Returns the content digest alone of `changes`. The bytes of a file are read from the layer directory `dir`, unless
+/// `known` has their hash.
+pub fn content_digest(changes: &ChangeSet, dir: impl AsFd, known: &dyn Fn(&[u8]) -> Option<blake3::Hash>) -> Result<ContentDigest> {
+    let mut files = DirectoryFiles::new(dir.as_fd(), b"")?;
+    let mut hasher = ContentHasher::new();
+    for entry in &changes.entries {
+        let size = match &entry.change {
+            Change::Upsert(node) => match node.kind {
+                NodeKind::File { size_bytes } => size_bytes,
+                _ => 0,
+            },
+            _ => 0,
+        };
+        let data = match known(&entry.path) {
+            _ if size == 0 => None,
+            Some(hash) => Some(hash),
+            None => {
+                let mut data = blake3::Hasher::new();
+                files.pass(&entry.path, size, &mut |bytes| {
+                    data.update(bytes);
+                    Ok(())
+                })?;
+                Some(data.finalize())
+            }
+        };
+        hasher.add(entry, data.as_ref());
+    }
+    Ok(hasher.finish())
 }
 
 /// Writes the layer's tar to `sink` and returns its digests: each file is read once.

@@ -30,7 +30,7 @@ use crate::path::PathError;
 
 pub use apply::{Below, ExtractOptions, Extracted, Limits, UnpackOptions, Unpacked, extract, unpack};
 pub use decompress::{Codec, decompress, sniff};
-pub use digest::{LayerDigests, digest, write_and_digest, write_files_and_digest};
+pub use digest::{LayerDigests, content_digest, digest, write_and_digest, write_files_and_digest};
 pub use flatten::{Placed, flatten};
 pub use read::{EntryKind, TarEntry, TarReader};
 pub use write::{DirectoryFiles, FileBytes, write_tar};

@@ -186,6 +186,11 @@ impl Store {
         Ok(found)
     }
 
+    /// Returns the bodies of all records that are written, in no order.
+    pub fn record_bodies(&self) -> Result<Vec<Vec<u8>>> {
+        self.all("SELECT body FROM records", [], |r| r.get(0))
+    }
+
     /// Queues a record. Its layer was committed before.
     pub fn put_record(&self, row: RecordRow) -> Result<()> {
         self.committer.push(Row::Record(row))

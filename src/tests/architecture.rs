@@ -110,10 +110,12 @@ const PURE: &[&str] = &[
     "ui/outline",
     "ui/prometheus",
     "ui/page",
+    "ui/plan",
     "ui/replay",
     "ui/table",
     "ui/template",
     "ui/text",
+    "ui/timings",
 ];
 
 /// What gives an impure module away.

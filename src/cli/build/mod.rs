@@ -5,19 +5,24 @@ pub mod call;
 pub mod foreign;
 pub mod output;
 pub mod request;
+pub mod timings;
 pub mod verify;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use clap::{Args, ValueEnum};
 
+use crate::address;
 use crate::cli::build::call::{Call, CheckCall};
 use crate::cli::build::foreign::ForeignFlags;
+use crate::cli::build::timings::Recorder;
 use crate::cli::build::verify::VerifyCache;
 use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
+use crate::cli::plan::{self, PlanFlags};
 use crate::cli::session::Session;
 use crate::cli::values::{self, ValueError};
 use crate::cli::{collection, interrupt, registries, transfer};
@@ -25,7 +30,7 @@ use crate::engine::cancel::CancelToken;
 use crate::engine::error::BuildError;
 use crate::engine::event::{Event, Observer};
 use crate::engine::request::{BuildRequest, Collection, Output};
-use crate::engine::sources::Pulls;
+use crate::engine::sources::{Progress as Tell, Pulls};
 use crate::engine::{self, BuildOutcome, Engine};
 use crate::graph::{Entitlement, NetworkMode};
 use crate::image::platform::Platform;
@@ -97,6 +102,9 @@ pub struct BuildArgs {
     /// Write the image's ID to this file
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,
+    /// Write how the build's time went by, as a page with a waterfall (or JSON, by the file's name) [default file: ply-timing.html]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub timings: Option<String>,
     /// Write what was built to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
@@ -147,6 +155,9 @@ pub struct BuildArgs {
     /// [default: PLY_GC, else 80% of the disk or 100 GB, a fifth of it free, 10% or 10 GB reserved]
     #[arg(long, value_name = "POLICY", value_parser = gc)]
     pub gc: Option<Gc>,
+    /// What only a plan can be told
+    #[command(flatten)]
+    pub plan: PlanFlags,
     /// Docker's other flags
     #[command(flatten)]
     pub foreign: ForeignFlags,
@@ -191,7 +202,7 @@ pub fn progress(text: &str) -> Result<Mode, ValueError> {
 
 impl BuildArgs {
     /// Returns what to do with the Dockerfile.
-    fn call(&self) -> Call {
+    pub fn call(&self) -> Call {
         match self.call {
             Call::Build if self.check => Call::Check(CheckCall::PLAIN),
             call => call,
@@ -205,6 +216,10 @@ pub fn run(args: &BuildArgs, session: &Session) -> Result<(), Failure> {
         return call::describe(format);
     }
     let (request, notices) = request::make(args, &session.env)?;
+    if args.plan.dry_run {
+        return plan::show(args, &request, session);
+    }
+    args.plan.judge()?;
     let stdout_is_free = !request.outputs.iter().any(request::to_stdout);
     let built = perform(args, &request, notices, session)?;
     match (args.call(), &built.answer) {
@@ -226,8 +241,16 @@ pub fn perform(args: &BuildArgs, request: &BuildRequest, notices: Vec<String>, s
     for notice in notices {
         progress.event(Event::Notice(notice));
     }
-    let result = session.store().and_then(|dir| execute_in(&dir, request, session, &identity, progress.clone(), &cancel));
+    let recorder = args.timings.as_ref().map(|file| (timings::file(file, &session.env.directory), Recorder::start(progress.clone())));
+    let observer: Arc<dyn Observer> = match &recorder {
+        Some((_, recorder)) => recorder.clone(),
+        None => progress.clone(),
+    };
+    let result = session.store().and_then(|dir| execute_in(&dir, request, session, &identity, observer, &cancel));
+    let written = recorder.map(|(file, recorder)| recorder.write(&file, &title(request, result.is_ok()), &about(args, session)));
     progress.finish();
+    // A build that failed is the greater news.
+    let result = result.and_then(|built| written.unwrap_or(Ok(())).map(|()| built));
     match (result, interrupt::status(&cancel)) {
         // What went wrong is what was asked for.
         (Err(_), Some(status)) => Err(Failure::message("interrupted").status(status)),
@@ -239,6 +262,19 @@ pub fn perform(args: &BuildArgs, request: &BuildRequest, notices: Vec<String>, s
     }
 }
 
+/// Says of which build a page is.
+fn title(request: &BuildRequest, ended_well: bool) -> String {
+    let name = request.tags.first().map_or_else(|| "an image".to_string(), Clone::clone);
+    if ended_well { format!("Build of {name}") } else { format!("Build of {name}, which failed") }
+}
+
+/// Says when and where it was.
+fn about(args: &BuildArgs, session: &Session) -> String {
+    let when = jiff::Timestamp::from_second(session.env.now_secs).map(|t| t.to_string()).unwrap_or_default();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{when}, context {}, {}, {processors} processors", address::redact(&args.context), Platform::host())
+}
+
 /// Hands the request to the engine, with the store in `dir`.
 pub fn execute_in(
     dir: &Path,
@@ -248,10 +284,25 @@ pub fn execute_in(
     observer: Arc<dyn Observer>,
     cancel: &CancelToken,
 ) -> Result<BuildOutcome, Failure> {
+    let tasks = transfer::Tasks::new(observer.clone(), cancel.clone());
+    with_engine(dir, session, identity, observer, &tasks, cancel, |engine, stdin| {
+        engine::build(engine, request, stdin, &mut std::io::stdout())
+    })
+}
+
+/// Opens the store in `dir` and lets `work` use an engine on it, with standard input.
+pub fn with_engine<T>(
+    dir: &Path,
+    session: &Session,
+    identity: &Identity,
+    observer: Arc<dyn Observer>,
+    progress: &dyn Tell,
+    cancel: &CancelToken,
+    work: impl FnOnce(&Engine<'_>, &mut dyn Read) -> Result<T, BuildError>,
+) -> Result<T, Failure> {
     let store = Store::open(dir).map_err(|e| Failure::of(&e))?;
     store.end_when(cancel.cell());
     let client = Client::new(registries::watched(registries::config(&session.env), cancel, observer.clone()));
-    let tasks = transfer::Tasks::new(observer.clone(), cancel.clone());
     let engine = Engine {
         store: &store,
         client: &client,
@@ -259,13 +310,13 @@ pub fn execute_in(
         ownership: Session::ownership(identity),
         observer,
         cancel: cancel.clone(),
-        progress: &tasks,
+        progress,
         clock: SystemTime::now,
         host: OnceLock::new(),
         pulls: Pulls::default(),
     };
     let mut stdin = interrupt::stdin(|| cancel.is_cancelled());
-    engine::build(&engine, request, &mut stdin, &mut std::io::stdout()).map_err(failure_of)
+    work(&engine, &mut stdin).map_err(failure_of)
 }
 
 fn failure_of(error: BuildError) -> Failure {

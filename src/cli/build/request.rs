@@ -14,7 +14,7 @@ use crate::cli::environment::Environment;
 use crate::cli::failure::Failure;
 use crate::cli::values::{self, ValueError};
 use crate::engine::request::{
-    ArchiveOutput, BuildRequest, ContextSource, Destination, DockerfileSource, Output, PushOutput, Secret, SecretSource, Verify,
+    ArchiveOutput, BuildRequest, ContextSource, Destination, DockerfileSource, Intent, Output, PushOutput, Secret, SecretSource, Verify,
 };
 use crate::image::platform::Platform;
 
@@ -56,6 +56,7 @@ pub fn make(args: &BuildArgs, env: &Environment) -> Result<(BuildRequest, Vec<St
         ulimits: args.ulimit.clone(),
         require_full_isolation: args.require_isolation.is_some(),
         purpose: args.call().purpose(),
+        intent: Intent::Build,
         jobs: args.jobs.map(usize::from),
         verify: args.verify_cache.map(|v| Verify { sample: v.sample, seed: v.seed.unwrap_or(env.now_secs.unsigned_abs()) }),
         collection: collection::chosen(args.gc.as_ref().map(|g| &g.0), env)?,

@@ -10,7 +10,7 @@ use crate::cli::interrupt;
 use crate::cli::replay::checkout::Checkout;
 use crate::cli::session::Session;
 use crate::engine::event::{Event, Observer};
-use crate::engine::request::{BuildRequest, ContextSource, DockerfileSource, Output, Purpose};
+use crate::engine::request::{BuildRequest, ContextSource, DockerfileSource, Intent, Output, Purpose};
 use crate::graph::{Entitlement, NetworkMode};
 use crate::history::Repository;
 use crate::replay::{Executed, RealBuild, RealStep, Replayed, Request};
@@ -95,6 +95,7 @@ fn build_request(tree: &Path, execution: &Execution<'_>, request: &Request) -> B
         jobs: None,
         collection: None,
         verify: None,
+        intent: Intent::Build,
     }
 }
 

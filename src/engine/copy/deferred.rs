@@ -10,7 +10,7 @@
 //! What a newcomer would get wrong: these files are read when the tar is written, after the step's key was made. Each
 //! is checked then as [`super::file`] checks it: by its stamp before and after, or by its digest.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -144,6 +144,11 @@ impl Deferred {
             }
         }
         stand_ins.next().map_or(Ok(ChangeSet { entries }), |lost| Err(lost.changed()))
+    }
+
+    /// Returns the digests of the files that were left out, by path.
+    pub fn digests(&self) -> HashMap<&[u8], blake3::Hash> {
+        self.files.iter().map(|f| (f.in_image.as_slice(), blake3::Hash::from_bytes(*f.digest.as_bytes()))).collect()
     }
 
     /// Lets `work` read all files of the complete change set, once and in its order: those left out come from `tree`,

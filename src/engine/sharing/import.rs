@@ -15,6 +15,7 @@ use crate::cache::record::Record;
 use crate::cache::remote::object::Kind;
 use crate::cache::remote::{LayerForm, SharedRecord, tag};
 use crate::digest::{CacheKey, LayerId};
+use crate::engine::request::Intent;
 use crate::engine::sources::{BlobPlace, BlobRef, Until, open_blob};
 use crate::image::manifest::Descriptor;
 use crate::layer::{self, Below, LayerError, Limits, UnpackOptions};
@@ -58,7 +59,9 @@ impl Sharing<'_> {
         let store = self.engine.store;
         store.hold(&[record.layer])?;
         if store.layer_known(&record.layer)? {
-            self.index(&record)?;
+            if self.intent == Intent::Build {
+                self.index(&record)?;
+            }
             return Ok(record);
         }
         let fresh = || Arc::new(Elsewhere { form, blob, source, records: Mutex::default(), turn: Mutex::default() });

@@ -42,7 +42,7 @@ use crate::store::CacheMountId;
 use super::Engine;
 use super::error::{BuildError, chain};
 use super::event::Event;
-use super::request::{BuildRequest, CacheLocation, CacheTo};
+use super::request::{BuildRequest, CacheLocation, CacheTo, Intent};
 
 use ahead::Ahead;
 use export::Queue;
@@ -70,6 +70,8 @@ pub(super) struct Sharing<'a> {
     used_mounts: Mutex<BTreeSet<CacheMountId>>,
     /// Whether the images carry their records.
     pub inline: bool,
+    /// Whether what is found is entered into the store's index.
+    intent: Intent,
 }
 
 /// What each source, by number, has in some places; set once it was asked.
@@ -140,6 +142,7 @@ impl<'a> Sharing<'a> {
             mounts: request.cache_mounts.clone(),
             used_mounts: Mutex::default(),
             inline,
+            intent: request.intent,
         })
     }
 

@@ -110,9 +110,14 @@ impl Build<'_> {
     /// Brings the result's layers here, as far as the outputs need their bytes: an image that is only pushed is put together
     /// in the registry, of blobs that are there.
     pub fn bring_results(&self) -> Result<(), BuildError> {
+        self.bring(&self.wanted_results()?)
+    }
+
+    /// Returns the result's layers that only a shared cache has and whose bytes the outputs need.
+    pub fn wanted_results(&self) -> Result<Vec<LayerId>, BuildError> {
         let outputs = &self.request.outputs;
         if self.request.purpose == Purpose::Prebuild {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let here = are_written_here(outputs);
         let mut wanted = Vec::new();
@@ -126,7 +131,12 @@ impl Build<'_> {
                 wanted.push(layer.id);
             }
         }
-        self.bring(&wanted)
+        Ok(wanted)
+    }
+
+    /// Returns the blob, and the cache that has it, of a layer that is not here.
+    pub fn to_be_fetched(&self, layer: &LayerId) -> Result<Option<(BlobRef, String)>, BuildError> {
+        Ok(self.elsewhere(layer)?.map(|known| (self.sharing.blob(&known), self.sharing.place_of(&known).shown())))
     }
 
     /// The layers of the result that steps made.

@@ -19,7 +19,7 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// Makes the base, or finds it in the store.
 pub(super) fn resolve(sources: &Sources<'_>, programs: &[String]) -> Result<ResolvedImage, SourceError> {
     let tree = Tree::gather(programs, sources.host_path)?;
-    let descriptor = store_layer(sources, &tree)?;
+    let descriptor = if sources.policy.look_only { describe_layer(&tree)? } else { store_layer(sources, &tree)? };
     let diff_id = DiffId::from_bytes(*descriptor.digest.as_bytes());
     let config = config(programs, diff_id);
     let config_bytes = config.to_json();
@@ -31,15 +31,17 @@ pub(super) fn resolve(sources: &Sources<'_>, programs: &[String]) -> Result<Reso
     let manifest_bytes = manifest.to_json();
     let platform = Platform::host();
     let name = format!("host:{}", programs.join(","));
-    let incoming = Incoming {
-        config: &config_bytes,
-        manifest: Some(&manifest_bytes),
-        platform: platform.clone(),
-        layers: vec![(diff_id, descriptor.clone())],
-        name: &name,
-    };
-    let gone = |d: &Descriptor| Err(SourceError::MissingBlob { origin: name.clone(), what: "the layer", digest: d.digest });
-    keep::keep(sources, &incoming, 1, &gone)?;
+    if !sources.policy.look_only {
+        let incoming = Incoming {
+            config: &config_bytes,
+            manifest: Some(&manifest_bytes),
+            platform: platform.clone(),
+            layers: vec![(diff_id, descriptor.clone())],
+            name: &name,
+        };
+        let gone = |d: &Descriptor| Err(SourceError::MissingBlob { origin: name.clone(), what: "the layer", digest: d.digest });
+        keep::keep(sources, &incoming, 1, &gone)?;
+    }
     let blob = BlobRef { descriptor, place: BlobPlace::Store, original: false };
     Ok(ResolvedImage {
         config,
@@ -52,11 +54,17 @@ pub(super) fn resolve(sources: &Sources<'_>, programs: &[String]) -> Result<Reso
     })
 }
 
-/// Hashes the layer, and writes it only when the store lacks it.
-fn store_layer(sources: &Sources<'_>, tree: &Tree) -> Result<Descriptor, SourceError> {
+/// Hashes the layer.
+fn describe_layer(tree: &Tree) -> Result<Descriptor, SourceError> {
     let mut hashing = HashingWriter::new(std::io::sink());
     tree.write_tar(&mut hashing)?;
     let (_, tar) = hashing.finish().map_err(HostError::Write)?;
+    Ok(Descriptor::new(media::OCI_LAYER, tar.digest, tar.size_bytes))
+}
+
+/// Hashes the layer, and writes it only when the store lacks it.
+fn store_layer(sources: &Sources<'_>, tree: &Tree) -> Result<Descriptor, SourceError> {
+    let tar = describe_layer(tree)?;
     if !sources.store.has_blob(&tar.digest)? {
         let staging = sources.store.stage()?;
         let path = staging.path().join("base.tar");
@@ -67,12 +75,11 @@ fn store_layer(sources: &Sources<'_>, tree: &Tree) -> Result<Descriptor, SourceE
         drop(buffered);
         let mut file = std::fs::File::open(&path).map_err(SourceError::io(&path))?;
         // A program that was replaced between the two passes is an error, not another base.
-        sources.store.put_blob(&mut file, Some((&tar.digest, tar.size_bytes)))?;
+        sources.store.put_blob(&mut file, Some((&tar.digest, tar.size)))?;
     }
-    let descriptor = Descriptor::new(media::OCI_LAYER, tar.digest, tar.size_bytes);
     // Before `keep` says "original": this blob is ours, and an export may compress it.
-    keep::note_blob(sources, &DiffId::from_bytes(*tar.digest.as_bytes()), &descriptor, "none")?;
-    Ok(descriptor)
+    keep::note_blob(sources, &DiffId::from_bytes(*tar.digest.as_bytes()), &tar, "none")?;
+    Ok(tar)
 }
 
 fn config(programs: &[String], diff_id: DiffId) -> ImageConfig {

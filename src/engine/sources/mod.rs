@@ -57,6 +57,8 @@ pub struct Policy {
     pub pull: bool,
     /// Never ask.
     pub offline: bool,
+    /// Only describe: nothing is taken into the store.
+    pub look_only: bool,
     /// The time now, in unix seconds: when an image came into the store.
     pub now_secs: i64,
 }

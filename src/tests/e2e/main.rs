@@ -21,6 +21,7 @@ mod mounts;
 mod named;
 mod outline;
 mod packed;
+mod plan;
 mod platforms;
 mod prune;
 mod random;
@@ -189,6 +190,12 @@ fn program(name: &str, args: &[&str]) -> Option<Done> {
 #[allow(clippy::print_stderr)] // a test's own output
 fn skipped(why: &str) {
     eprintln!("skipped: {why}");
+}
+
+/// Says what a test found out.
+#[allow(clippy::print_stderr)] // a test's own output
+fn note(text: &str) {
+    eprintln!("{text}");
 }
 
 fn is_root() -> bool {

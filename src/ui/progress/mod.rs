@@ -163,7 +163,14 @@ pub(crate) mod tests {
     /// Returns a plan of one stage `build` with these instructions.
     pub(crate) fn plan(titles: &[&str]) -> Event {
         let of = titles.len();
-        let info = |(i, t): (usize, &&str)| StepInfo { title: (*t).into(), stage: "build".into(), platform: None, number: i + 1, of };
+        let info = |(i, t): (usize, &&str)| StepInfo {
+            title: (*t).into(),
+            stage: "build".into(),
+            platform: None,
+            number: i + 1,
+            of,
+            after: Vec::new(),
+        };
         Event::Plan(titles.iter().enumerate().map(info).collect())
     }
 

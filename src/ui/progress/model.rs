@@ -91,7 +91,7 @@ impl Model {
                 }
             }
             Event::Warning(warning) => self.warnings.push(warning.clone()),
-            Event::Notice(_) => {}
+            Event::Notice(_) | Event::Phase(_) | Event::Part(..) => {}
         }
         Vec::new()
     }

@@ -99,6 +99,7 @@ impl Renderer for RawJson {
                 let short = STANDARD.encode(warning.message.as_bytes());
                 Some(json!({"warnings": [{"level": 1, "short": short, "rule": warning.rule, "line": line}]}))
             }
+            Event::Phase(_) | Event::Part(..) => None,
             Event::Notice(notice) => Some(json!({"warnings": [{"level": 0, "short": STANDARD.encode(notice.as_bytes())}]})),
         };
         if let Some(object) = object {

@@ -5,8 +5,8 @@
 //! round's own seed. Each Dockerfile sees some edits of itself, of its context and of its arguments, and returns to earlier
 //! states. In every other round times are clamped, and then even the images' digests are compared.
 
-mod context;
-mod dockerfile;
+pub(super) mod context;
+pub(super) mod dockerfile;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -20,10 +20,14 @@ use dockerfile::Text;
 const EDITS: usize = 4;
 
 /// xorshift64*: small, seeded, good enough to choose by.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(super) fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -34,7 +38,7 @@ impl Random {
         from[self.below(from.len())]
     }
 
-    fn chance(&mut self, percent: usize) -> bool {
+    pub(super) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 }
@@ -120,7 +124,7 @@ const KNOWN: [&str; 11] = [
 ];
 
 fn round(w: &World, seed: u64) {
-    let mut r = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut r = Random::new(seed);
     let b = Builder { w, own: w.path(&format!("round-{seed}")), clamped: seed.is_multiple_of(2) };
     std::fs::create_dir_all(b.ctx()).unwrap();
     context::start(&b.ctx());
@@ -176,12 +180,12 @@ fn round(w: &World, seed: u64) {
 }
 
 /// Layers hold unwritable directories and whiteouts.
-fn remove_tree(path: &Path) {
+pub(super) fn remove_tree(path: &Path) {
     let dir = std::fs::File::open(path.parent().unwrap()).unwrap();
     plywood::path::remove_tree(&dir, path.file_name().unwrap().as_encoded_bytes()).unwrap();
 }
 
-fn number(variable: &str, default: u64) -> u64 {
+pub(super) fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
