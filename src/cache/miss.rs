@@ -146,6 +146,11 @@ pub enum Difference {
 }
 
 impl Difference {
+    /// Returns whether it is in what the step stands on.
+    pub fn is_of_below(&self) -> bool {
+        matches!(self, Self::Step { .. } | Self::NewStep(_) | Self::GoneStep(_) | Self::Base { .. } | Self::Below(_))
+    }
+
     /// Returns what kind of thing differs, in one word: for statistics.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -221,7 +221,7 @@ to fetch, perhaps: 1.5MB from app/cache (2 layers)
         let got = json(&plan());
         assert_eq!((&got["hits"], &got["runs"], &got["depends"]), (&json!(1), &json!(2), &json!(1)));
         assert_eq!(got["steps"][3]["on"], json!([{"step": 3}]));
-        assert_eq!(got["steps"][2]["reason"], json!({"changed": [{"step": "step 2"}]}));
+        assert_eq!(got["steps"][2]["reason"], json!({"changed": [{"difference": {"step": {"name": "step 2", "rebuilt": true}}}]}));
         assert_eq!(got["expected"]["most"]["critical_path"], json!([3, 4]));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::cache::derive;
 use crate::cache::key::KeyInputs;
-use crate::cache::miss::{Difference, Parent, Reason};
+use crate::cache::miss::{Cause, Difference, Parent, Reason};
 use crate::cache::record::Slot;
 use crate::digest::{CacheKey, LayerId};
 use crate::engine::decide::{Derived, Effort};
@@ -92,7 +92,7 @@ impl Forecast<'_> {
         let derived = build.derive(id, Effort::Foresee(self.asking))?.expect("foreseeing always answers");
         let key = derived.slot.inputs.key();
         if let Some(made) = self.made.get(&key) {
-            build.set_layer(id, key, made.layer);
+            build.set_layer(id, key, made.layer, Origin::Cache);
             return Ok(match &made.outcome {
                 Outcome::Depends(on) => Outcome::Depends(on.clone()),
                 _ => Outcome::Equal(made.step),
@@ -206,7 +206,12 @@ impl Forecast<'_> {
         let exact = likened.inputs == old.inputs;
         Ok(match build.explain(id, derived, Some(&likened))? {
             Reason::ResultGone => (Reason::Changed(vec![below_of(build.parent_name(id)).into()]), false),
-            reason => (reason, exact),
+            // Which step below is named depends on what those that run give.
+            reason => {
+                let of_below = |c: &Cause| c.difference.is_of_below();
+                let certain = exact && !reason.causes().iter().any(of_below);
+                (reason, certain)
+            }
         })
     }
 }
@@ -238,13 +243,13 @@ impl Build<'_> {
         let stand_in = || ChainLayer { id: LayerId::Content(placeholder(&("layer", key))), empty: false, base: None };
         let layer = layer.unwrap_or_else(stand_in);
         self.note_foreseen(layer.id, by);
-        self.set_layer(id, key, layer);
+        self.set_layer(id, key, layer, Origin::Made);
         layer
     }
 
-    fn set_layer(&self, id: NodeId, key: CacheKey, layer: ChainLayer) {
+    fn set_layer(&self, id: NodeId, key: CacheKey, layer: ChainLayer, origin: Origin) {
         let chain = self.parent_chain(id).push(layer);
-        self.set(id, NodeResult { layer: Some(layer), key: Some(key), ..NodeResult::base(chain) });
+        self.set(id, NodeResult { layer: Some(layer), key: Some(key), origin, ..NodeResult::base(chain) });
     }
 
     /// Returns what would have to be known to know what is in a file system, each once; nothing: it is known.
