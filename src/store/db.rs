@@ -16,10 +16,10 @@ use super::{Result, Store, StoreError};
 /// How long a write waits for another process's transaction, which takes milliseconds.
 const BUSY: Duration = Duration::from_secs(20);
 
-/// How long the log may be when a build that added to it ends: read in well under a millisecond by the next one.
-pub(super) const LOG_BYTES: u64 = 256 << 10;
-/// How long it may be when nobody has anything to add: some thirty builds' worth of what a build without changes writes.
-pub(super) const LOG_MAX_BYTES: u64 = 1 << 20;
+/// How long the log may be when a build that added to it ends: whoever opens the store alone reads all of it.
+pub(super) const LOG_BYTES: u64 = 64 << 10;
+/// How long it may be when nobody has anything to add: some sixty builds' worth of what a build without changes writes.
+pub(super) const LOG_MAX_BYTES: u64 = 256 << 10;
 
 /// Which tables there are. A later program adds some, or makes those anew that can be lost; what a record or an image means
 /// changes with the store's format number only.
