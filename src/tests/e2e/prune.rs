@@ -56,6 +56,12 @@ fn du_counts_what_the_disk_counts() {
     assert_eq!((last[0], last[1], last[3]), ("all", rows.len().to_string().as_str(), sum(&rows, "Inodes").to_string().as_str()), "{table}");
 }
 
+/// Without what changes as time goes by.
+fn timeless(mut units: Vec<Value>) -> Vec<Value> {
+    units.iter_mut().for_each(|u| drop(u.as_object_mut().unwrap().remove("SecsAMegabyte")));
+    units
+}
+
 #[test]
 fn what_saves_the_least_for_its_size_goes_first_and_no_more_than_needed() {
     let w = World::new();
@@ -71,7 +77,7 @@ fn what_saves_the_least_for_its_size_goes_first_and_no_more_than_needed() {
     // A rehearsal changes nothing, and says what the real one then does.
     let report = |args: &[&str]| lines(&w.ply(&[args, &["--format", "json"]].concat()).ok()).remove(0);
     let told = report(&["prune", "--max-used-space", "4MB", "--dry-run"]);
-    assert_eq!(units(&w), all);
+    assert_eq!(timeless(units(&w)), timeless(all));
     let done = report(&["prune", "--max-used-space", "4MB"]);
     for field in ["Records", "Layers", "Blobs", "FreedBytes", "FreedInodes", "LeftBytes", "Units"] {
         assert_eq!(told[field], done[field], "{field}");
