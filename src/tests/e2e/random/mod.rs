@@ -109,7 +109,7 @@ fn differences(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> Ve
 }
 
 /// What a Dockerfile may do wrong; all else would be ours.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 13] = [
     "cannot copy",
     "cannot replace",
     "matches nothing",
@@ -121,6 +121,8 @@ const KNOWN: [&str; 11] = [
     "too many levels of symbolic links in `",
     "must be a directory",
     "no such file or directory",
+    "Too many levels of symbolic links",
+    "did not complete successfully",
 ];
 
 fn round(w: &World, seed: u64) {
