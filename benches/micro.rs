@@ -8,6 +8,8 @@
 //! The data is the same in each run, of a fixed seed: 2,000 files of 10 kB, and 32 MiB of text that compresses to about
 //! half. It lies below TMPDIR and in the page cache: what a disk costs is not measured. `unpack` writes there, so compare
 //! its figures on one file system only.
+
+#![allow(clippy::unwrap_used)] // A bench may panic: it measures what is known to work.
 #![allow(missing_docs)] // a program of its own
 
 use std::fs::{self, File};

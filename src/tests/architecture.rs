@@ -6,6 +6,8 @@
 //!
 //! To allow an import, add it to [`IMPORTS`]: the table is the design, so think before.
 
+#![allow(clippy::unwrap_used)] // A test may panic: that is how it fails.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

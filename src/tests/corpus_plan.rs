@@ -1,6 +1,8 @@
 //! Lowering against BuildKit's recorded plans: verdict, operations, configuration and history of real Dockerfiles.
 //!
 //! Facts are the recorder's: no build arguments, linux/amd64, and every base image with one fixed configuration.
+
+#![allow(clippy::unwrap_used)] // A test may panic: that is how it fails.
 #![allow(missing_docs, clippy::print_stdout)]
 
 mod corpus;

@@ -5,6 +5,8 @@
 //! line of the error, and, where BuildKit's parse tree is
 //! recorded, each instruction.
 
+#![allow(clippy::unwrap_used)] // A test may panic: that is how it fails.
+
 // A test's report goes to the terminal.
 #![allow(clippy::print_stderr)]
 

@@ -5,6 +5,8 @@
 //! away) that text follows after `@`, so that spans are tested by every word. A new case is a new folder;
 //! `PLY_BLESS=1 cargo test --test dockerfile_golden` writes `expect.txt` anew, to be read before it is committed.
 
+#![allow(clippy::unwrap_used)] // A test may panic: that is how it fails.
+
 mod golden;
 
 use std::fmt::Write as _;

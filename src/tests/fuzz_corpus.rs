@@ -2,6 +2,8 @@
 //!
 //! Not fuzzing: that is `cargo fuzz` (fuzz/README.md). What was found once stays found: a finding is a file `finding-…`.
 
+#![allow(clippy::unwrap_used)] // A test may panic: that is how it fails.
+
 #[path = "../../fuzz/checks/fmt.rs"]
 mod fmt;
 #[path = "../../fuzz/checks/front.rs"]

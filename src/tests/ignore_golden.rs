@@ -3,6 +3,8 @@
 //!
 //! `/` after a path in `expect.txt` tells that, if it is a directory, a walk enters it although it is left out.
 
+#![allow(clippy::unwrap_used)] // A test may panic: that is how it fails.
+
 mod golden;
 
 use std::fmt::Write as _;

@@ -5,6 +5,8 @@
 //! `amd64only` that platform whatever was asked for, and `empty` nothing. A file `facts` may hold `NAME=VALUE` build arguments, `target NAME`, `platform P` and
 //! `ignore PATTERN` lines. A new case is a new folder; `PLY_BLESS=1 cargo test --test plan_golden` writes `expect.txt`.
 
+#![allow(clippy::unwrap_used)] // A test may panic: that is how it fails.
+
 mod golden;
 
 use std::collections::BTreeMap;

@@ -4,6 +4,8 @@
 //! host's programs (`host:`), so that nothing is fetched. Tests that need more than an ordinary user has begin
 //! with `privileged_`; where the host lacks what a test needs, it says so and passes.
 
+#![allow(clippy::unwrap_used)] // A test may panic: that is how it fails.
+
 mod build;
 mod cache;
 mod checks;
