@@ -37,7 +37,7 @@ def arguments():
     ap.add_argument("--ply", help="the ply program")
     ap.add_argument("--peer", action="append", default=[], metavar="PROGRAM=PATH", help="where a program is: " + ", ".join(PROGRAMS))
     ap.add_argument("--only", default=names, metavar="BUILDERS", help=f"which builders [{names}]; buildah-chroot takes part in rows with RUN only")
-    ap.add_argument("--rows", metavar="ROWS", help=f"which rows [all]: {rows}")
+    ap.add_argument("--rows", metavar="ROWS", help=f"which rows [all]: {rows}; memory looks at all of them, and times those named beside it")
     ap.add_argument("--runs", type=int, default=5, help="undisturbed runs wanted of each [5]")
     ap.add_argument("--extra", type=int, help="rounds more, at most, to make up for disturbed runs [as many as --runs]")
     ap.add_argument("--scale", type=float, default=1.0, help="size of the data and of the busy loops [1]; the figures mean something at 1 only")
@@ -113,7 +113,7 @@ def measure(args, found, top, builders):
             meter.daemons[builder.name] = builder.daemon_pids()
         versions = {b.name: b.version() for b in builders}
         schedule = Schedule(meter, builders, args)
-        groups = [g(bench) for g in workloads.GROUPS if any(schedule.wants(row) for row in g.rows)]
+        groups = [g(bench) for g in workloads.GROUPS if schedule.concerns(g)]
         check_disk(top, groups, len(builders))
         try:
             for group in groups:

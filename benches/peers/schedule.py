@@ -28,13 +28,20 @@ class Schedule:
     def wants(self, row):
         return self.options.rows is None or row in self.options.rows
 
+    def concerns(self, group):
+        """Whether a group has anything to do: the peak memory is that of all groups."""
+        return self.timed(group) or (self.options.memory and self.wants("memory"))
+
+    def timed(self, group):
+        return any(self.wants(row) for row in group.rows)
+
     def group(self, group):
         """Runs all rounds of a group."""
         o = self.options
         if group.warm:
             self.round(group, -1, lambda r: False)
         n = 0
-        while n < o.runs or (n < o.runs + o.extra and self.lacking(group)):
+        while self.timed(group) and (n < o.runs or (n < o.runs + o.extra and self.lacking(group))):
             self.round(group, n, lambda r: n < o.runs or len(r.seconds) < o.runs)
             self.tidy(group, last=False)
             n += 1

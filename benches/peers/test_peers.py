@@ -119,6 +119,13 @@ class Turns(unittest.TestCase):
         self.assertEqual([ran(rows, True) for rows in (None, ["b"], ["a", "c"])], ["abc", "b", "ac"])
         self.assertEqual(ran(["memory"], False, with_memory=True), "abc")
 
+    def test_peak_memory_concerns_every_group_and_needs_no_times(self):
+        group = SimpleNamespace(rows=("a", "b"))
+        for rows, memory, expected in ((None, True, (True, True)), (["memory"], True, (True, False)), (["memory", "b"], True, (True, True)),
+                                       (["c"], True, (False, False)), (["memory"], False, (False, False))):
+            turns = schedule.Schedule(None, [], SimpleNamespace(rows=rows, memory=memory))
+            self.assertEqual((turns.concerns(group), turns.timed(group)), expected, (rows, memory))
+
 
 class Data(unittest.TestCase):
     def test_a_seed_makes_the_same_bytes_and_another_seed_others(self):
