@@ -1,10 +1,11 @@
 //! Pulling from and pushing to a real registry: Debian's docker-registry on loopback.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{World, program, skipped};
+use super::{Done, World, program, skipped};
 
 pub(super) struct Registry {
     process: Child,
@@ -192,4 +193,29 @@ fn a_signal_ends_a_pull_whose_registry_says_nothing() {
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         assert_eq!(w.unfinished(), Vec::<String>::new());
     }
+}
+
+#[test]
+fn what_is_not_marked_as_insecure_is_never_spoken_to_in_plain_text() {
+    // A proxy lets the first connection through to a server that speaks no TLS, and refuses the next ones. Whoever fell back to
+    // http would ask it for `http://…`.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    let (asked, seen) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for (n, stream) in listener.incoming().flatten().enumerate() {
+            let mut request = BufReader::new(&stream).lines().map_while(Result::ok);
+            asked.send(request.next().unwrap_or_default()).unwrap();
+            let _ = request.find(String::is_empty);
+            let answer = if n == 0 { "200 OK\r\n\r\nHTTP/1.1 400 Bad Request" } else { "403 Forbidden\r\ncontent-length: 0" };
+            let _ = (&stream).write_all(format!("HTTP/1.1 {answer}\r\n\r\n").as_bytes());
+        }
+    });
+    let w = World::new();
+    for name in ["r.example/x", "localhost.example:5000/x"] {
+        let mut pull = w.command(&["pull", name]);
+        Done::from(pull.env("http_proxy", &proxy).env("https_proxy", &proxy).output().unwrap()).fails(1).says("https://");
+    }
+    let requests: Vec<String> = seen.try_iter().collect();
+    assert!(requests.len() >= 2 && requests.iter().all(|line| line.starts_with("CONNECT ")), "{requests:#?}");
 }
