@@ -9,6 +9,7 @@
 mod build;
 mod cache;
 mod checks;
+mod claims;
 mod compression;
 mod explain;
 mod faults;
