@@ -127,6 +127,8 @@ impl Build<'_> {
         if let Some(known) = self.diff_id_elsewhere(layer)? {
             return Ok(known);
         }
+        // What follows takes its time, and others may do it meanwhile.
+        store.end_snapshot();
         self.bring(&[*layer])?;
         // Ours refers to nothing below.
         let dir = self.built_dir(layer, &[])?;

@@ -16,6 +16,7 @@ impl Build<'_> {
     /// Returns the image that the finished nodes make, without names.
     pub fn finished_image(&self) -> Result<FinishedImage, BuildError> {
         let plan = &self.graph.stages[self.graph.target];
+        let _one_state = self.engine.store.snapshot()?;
         let base = self.inputs.image(self.graph, plan.base);
         let base_ids: Vec<DiffId> = base.map(|b| b.layers.iter().map(|l| l.diff_id).collect()).unwrap_or_default();
         let mut layers: Vec<FinishedLayer> = base

@@ -68,8 +68,8 @@ impl Store {
         Ok(Survey { held, _snapshot: self.snapshot()?, _no_collection: no_collection })
     }
 
-    /// Ends a snapshot, if there is one.
-    pub(super) fn end_snapshot(&self) {
+    /// Ends a snapshot, if there is one: what others wrote meanwhile is seen from then on.
+    pub fn end_snapshot(&self) {
         end(&self.db());
     }
 }
