@@ -2,7 +2,8 @@
 
 What is counted, and how:
 
-    wall     from the start of the first command to the end of the last one that make up a run.
+    wall     of each command that makes up a run, from asking the kernel to start it until it has ended; not what this script
+             does before, in between and after.
     CPU      user and system time of the commands and all their descendants (those reaped: getrusage; those that live
              on: /proc/PID/stat) and of the builder's daemons and all their descendants, dead ones by their parents'
              cutime and cstime. This process is a subreaper, so that a descendant that lost its parent stays countable.
@@ -165,12 +166,11 @@ class Meter:
         before = self.clocks(name)
         watch = MemoryWatch(self, name) if with_memory else None
         peak = None
-        start = time.perf_counter()
+        seconds = 0.0
         try:
             for argv in commands:
-                self.command(name, self.marks.wrap(argv) if watch else argv, environment, timeout)
+                seconds += self.command(name, self.marks.wrap(argv) if watch else argv, environment, timeout)
         finally:
-            seconds = time.perf_counter() - start
             if watch:
                 peak = max(watch.stop(), self.marks.take())
         reap()
@@ -178,23 +178,36 @@ class Meter:
         return Sample(seconds, max(0.0, after[0] - before[0]), max(0.0, after[1] - before[1]), peak)
 
     def command(self, name, argv, environment, timeout):
-        """Runs one command; raises CommandFailed with the end of its output."""
-        with open(self.log_path, "w+b") as log:
-            child = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-            timer = threading.Timer(timeout, child.kill)
+        """Runs one command and returns its seconds; raises CommandFailed with the end of its output."""
+        with open(self.log_path, "w+b") as log, open(os.devnull, "rb") as nothing:
+            child = []
+
+            def kill():
+                for pid in child:
+                    os.kill(pid, signal.SIGKILL)
+
+            timer = threading.Timer(timeout, kill)
             timer.start()
+            files = [(os.POSIX_SPAWN_DUP2, f.fileno(), to) for f, to in ((nothing, 0), (log, 1), (log, 2))]
             try:
-                child.wait()
+                start = time.perf_counter()
+                # Not by subprocess: what that does of its own is as long as a short command.
+                child.append(os.posix_spawnp(argv[0], argv, environment, file_actions=files, setsigdef=[signal.SIGPIPE, signal.SIGXFSZ]))
+                _, status = os.waitpid(child[0], 0)
+                seconds = time.perf_counter() - start
+                child.clear()
             except BaseException:
-                child.kill()
-                child.wait()
+                kill()
+                for pid in child:
+                    os.waitpid(pid, 0)
                 raise
             finally:
                 timer.cancel()
-            if child.returncode:
+            if code := os.waitstatus_to_exitcode(status):
                 log.seek(0)
                 tail = log.read()[-3000:].decode("utf-8", "replace")
-                raise CommandFailed(f"{name}: failed with status {child.returncode}: {' '.join(argv)}\n{tail}")
+                raise CommandFailed(f"{name}: failed with status {code}: {' '.join(argv)}\n{tail}")
+            return seconds
 
 
 class Marks:
