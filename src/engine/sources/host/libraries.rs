@@ -5,6 +5,8 @@
 //! `/etc/ld.so.conf`, the standard ones. `ld.so.cache` is not read: it is made of the same directories.
 //! LD_LIBRARY_PATH is not looked at: the base must not depend on who builds it.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::elf::{self, Elf};
@@ -15,6 +17,8 @@ const CONFIG_DEPTH_MAX: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Searcher {
     configured: Vec<PathBuf>,
+    /// What was looked at, and what it is loaded by; none: it is no library. Each program asks for libc again.
+    kinds: RefCell<HashMap<PathBuf, Option<(u8, u16)>>>,
 }
 
 /// Directories that loaders look in by themselves.
@@ -25,14 +29,14 @@ impl Searcher {
     pub fn of_host() -> Self {
         let mut configured = Vec::new();
         read_config(Path::new("/etc/ld.so.conf"), &mut configured, 0);
-        Self { configured }
+        Self { configured, kinds: RefCell::default() }
     }
 
     /// Returns the library that an object would load under this name.
     ///
     /// `origin` is the object's directory; `inherited` the RPATHs of those that asked for the object, expanded.
     pub fn find(&self, name: &str, object: &Elf, origin: &Path, inherited: &[PathBuf]) -> Option<PathBuf> {
-        let fits = |path: &Path| matches!(std::fs::read(path).map(|f| elf::parse(&f)), Ok(Ok(Some(e))) if e.kind == object.kind);
+        let fits = |path: &Path| self.kind(path) == Some(object.kind);
         if name.contains('/') {
             let path = expand(name, origin);
             return fits(&path).then_some(path);
@@ -48,6 +52,12 @@ impl Searcher {
             .chain(STANDARD.iter().map(PathBuf::from))
             .map(|d| d.join(name))
             .find(|p| p.is_file() && fits(p))
+    }
+
+    /// Returns the word size and machine of a library.
+    fn kind(&self, path: &Path) -> Option<(u8, u16)> {
+        let read = || elf::parse(&std::fs::read(path).ok()?).ok()?.map(|e| e.kind);
+        *self.kinds.borrow_mut().entry(path.into()).or_insert_with(read)
     }
 }
 
