@@ -46,6 +46,10 @@ fn a_history_is_replayed_and_shown_as_table_json_and_page() {
     let Some(w) = world() else { return };
     w.file("Dockerfile", DOCKERFILE).file("manifest", "1").file("src/a", "1").file(".dockerignore", ".git\n");
     commit(&w, "one");
+    // One build says nothing of hits.
+    let alone = w.ply(&["replay", "--html", "page.html", "ctx"]).ok().stdout;
+    assert!(alone.contains("1 commit (") && alone.contains("more commits are needed") && !alone.contains('%'), "{alone}");
+    assert!(!std::fs::read_to_string(w.path("page.html")).unwrap().contains("100.0%"));
     w.file("src/a", "2");
     commit(&w, "two <b>");
     w.file("manifest", "2");

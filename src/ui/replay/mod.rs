@@ -32,8 +32,10 @@ const FAILURES: usize = 10;
 /// Returns the report for people.
 pub fn table(report: &Report) -> String {
     let mut out = headline(report);
-    out.push('\n');
-    out.push_str(&steps(report));
+    if report.totals.builds > 0 {
+        out.push('\n');
+        out.push_str(&steps(report));
+    }
     if !report.causes.is_empty() {
         out.push_str("\nWhat made steps miss\n");
         out.push_str(&causes(report));
@@ -93,12 +95,16 @@ pub fn json(report: &Report) -> Value {
 fn headline(report: &Report) -> String {
     let built = report.commits.iter().filter(|c| c.skipped.is_none()).count();
     let Totals { builds, plain, plywood, plain_secs, plywood_secs, .. } = &report.totals;
-    let mut out = format!("{built} commits ({})", span(report));
+    let mut out = format!("{built} commit{} ({})", if built == 1 { "" } else { "s" }, span(report));
     if built < report.commits.len() {
         let _ = write!(out, ", {} skipped", report.commits.len() - built);
     }
     let _ = writeln!(out, ", {}", text::one_line(&place(report)));
     let lost = |secs: &Option<f64>| secs.map(|s| format!(", {} lost a build", seconds(s))).unwrap_or_default();
+    if *builds == 0 {
+        out.push_str("no build after the first, so no rate of hits: more commits are needed (--number, FROM..TO)\n");
+        return out;
+    }
     let _ = writeln!(out, "hits of all steps in {builds} builds after the first:");
     let _ = writeln!(out, "  {:>6}  as docker build keeps them{}", percent(plain.part()), lost(plain_secs));
     let _ = writeln!(out, "  {:>6}  as Plywood does, at least{}", percent(plywood.part()), lost(plywood_secs));

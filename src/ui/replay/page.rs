@@ -42,6 +42,10 @@ pub fn page(report: &Report) -> String {
 
 fn body(report: &Report) -> String {
     let mut out = numbers(report);
+    if report.totals.builds == 0 {
+        out.push_str("<p>No build after the first, so no rate of hits.</p>\n");
+        return out;
+    }
     let colours = legend(&[
         (Mark::Hit, "hit"),
         (Mark::Built, "its files changed"),
@@ -83,8 +87,12 @@ fn body(report: &Report) -> String {
 
 fn numbers(report: &Report) -> String {
     let totals = &report.totals;
+    let builds = (totals.builds.to_string(), "builds after the first");
+    if totals.builds == 0 {
+        return figures(&[builds]);
+    }
     let mut numbers = vec![
-        (totals.builds.to_string(), "builds after the first"),
+        builds,
         (percent(totals.plain.part()), "hits as docker build keeps them"),
         (percent(totals.plywood.part()), "hits as Plywood does, at least"),
         (percent(totals.runs.part()), "of RUN steps"),
