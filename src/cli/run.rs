@@ -139,7 +139,8 @@ fn run_container(args: &RunArgs, session: &Session) -> Result<u8, Failure> {
 }
 
 fn driver(store: &Store, ownership: Ownership) -> Result<Driver, Failure> {
-    let driver = Driver::detect(&store.root().join("tmp"), ownership).map_err(|e| Failure::of(&e))?;
+    let staging = store.staging_dir().map_err(|e| Failure::of(&e))?;
+    let driver = Driver::detect(&staging, ownership).map_err(|e| Failure::of(&e))?;
     if driver.kind() == DriverKind::Copy {
         out::say(&format!("note: the image is copied for this container (snapshot driver `copy`): {}\n", driver.reason()));
     }

@@ -127,7 +127,7 @@ impl Engine<'_> {
 
     /// Finds out how root file systems are put together, and says so when it is the slow way.
     fn driver(&self) -> Result<Driver, BuildError> {
-        let staging = self.store.root().join("tmp");
+        let staging = self.store.staging_dir().map_err(|e| BuildError::caused("preparing the build", &e))?;
         let driver = Driver::detect(&staging, self.ownership).map_err(|e| BuildError::caused("looking for a snapshot driver", &e))?;
         if driver.kind() == DriverKind::Copy {
             self.observer.event(Event::Notice(format!("each step copies the image (snapshot driver `copy`): {}", driver.reason())));

@@ -143,6 +143,11 @@ impl Committer {
         Ok(())
     }
 
+    /// Syncs the file system now: for what is vouched for by other means than a row.
+    pub(super) fn sync(&self) -> Result<()> {
+        if self.shared.durability == Durability::Unsynced { Ok(()) } else { self.shared.sync() }
+    }
+
     fn start(&self) -> Result<()> {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if thread.is_none() {

@@ -1,6 +1,7 @@
 //! Locks between processes: a step runs once at a time, a collection never while a layer is being taken.
 //!
-//! All are flock on files of their own, waited for by the kernel: no polling, and nothing to clean up after a kill.
+//! All are flock on files of their own, waited for by the kernel: no polling, and after a kill nothing but an empty file to be
+//! removed by the next process.
 //! Two `File`s of one process exclude each other too, so the same locks work between threads.
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -11,6 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Result, Store, StoreError};
 use crate::digest::CacheKey;
+
+/// The one lock file that stays.
+const COLLECT: &str = "collect";
 
 /// A lock held on a file that exists only for it; dropping it removes the file.
 pub(super) struct Held {
@@ -55,6 +59,25 @@ fn blocking_unless(path: &Path, before_waiting: impl Fn(), give_up: GiveUp<'_>) 
             return Ok(Some(Held { path: path.into(), _file: file, waited }));
         }
     }
+}
+
+/// Removes the files of locks that killed processes had.
+///
+/// Whoever opened one before that and waits for it sees that it has no name any more.
+pub(super) fn reclaim_stale(root: &Path) -> Result<()> {
+    let dir = root.join("locks");
+    for entry in std::fs::read_dir(&dir).map_err(StoreError::io("listing", &dir))? {
+        let entry = entry.map_err(StoreError::io("listing", &dir))?;
+        if entry.file_name() == COLLECT {
+            continue;
+        }
+        if let Ok(file) = File::open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn open(path: &Path) -> Result<File> {
@@ -118,7 +141,7 @@ pub(super) struct CollectionGuard<'a>(MutexGuard<'a, File>);
 
 impl CollectionLock {
     pub(super) fn open(root: &Path) -> Result<Self> {
-        let path = root.join("locks/collect");
+        let path = root.join("locks").join(COLLECT);
         Ok(Self { file: Mutex::new(open(&path)?), path })
     }
 

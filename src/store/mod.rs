@@ -21,7 +21,8 @@
 //! What a newcomer gets wrong: **a file's presence proves nothing, its row does.** After a power cut a file may
 //! have its final name and no bytes. So everything is renamed into place first, then one `syncfs` covers all
 //! that was renamed, and only then the rows are written ([`commit`]). `layer_dir` and `has_blob` ask for the row.
-//! Files without a row are garbage, not damage: whatever moment a process is killed at, `fsck` finds no fault.
+//! Files without a row are garbage, not damage: whatever moment a process is killed at, `fsck` finds no fault. Two things are
+//! known by their names alone, cache mounts and git repositories: what they begin with is synced before they get them.
 
 mod blob;
 mod collect;
@@ -41,10 +42,10 @@ mod session;
 mod survey;
 mod usage;
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -122,6 +123,7 @@ impl Store {
         let store =
             Self { root: root.to_path_buf(), db: Mutex::new(db), committer, session: Mutex::new(None), collection, ending, has_log };
         session::reclaim_stale(&store.root)?;
+        lock::reclaim_stale(&store.root)?;
         Ok(store)
     }
 
@@ -151,6 +153,12 @@ impl Store {
     pub fn flush(&self) -> Result<()> {
         self.end_snapshot();
         self.committer.flush()
+    }
+
+    /// Lets every file that was written so far survive a power cut: before what vouches for files and is no row of ours, such as a
+    /// name in a directory, or a ref of git's.
+    pub fn sync_files(&self) -> Result<()> {
+        self.committer.sync()
     }
 
     /// Tells that `bytes` more of a layer's files are being written: the disk may begin to take them.
@@ -230,12 +238,15 @@ fn create(root: &Path, db_path: &Path) -> Result<Connection> {
     }
     let _making = lock::blocking(&root.join("locks/create"))?;
     let db = db::create(root, db_path)?;
-    let path = root.join("format");
-    let mut file =
-        tempfile::Builder::new().prefix(".format").tempfile_in(root).map_err(StoreError::io("writing the store's format", &path))?;
-    file.write_all(FORMAT.as_bytes()).map_err(StoreError::io("writing", &path))?;
-    file.as_file().sync_all().map_err(StoreError::io("writing", &path))?;
-    file.persist(&path).map_err(|e| StoreError::io("writing", &path)(e.error))?;
+    // One name, ours while we hold the lock: what a kill leaves is written over.
+    let (path, temp) = (root.join("format"), root.join(".format"));
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temp)?;
+        file.write_all(FORMAT.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temp, &path)
+    };
+    write().map_err(StoreError::io("writing the store's format", &path))?;
     Ok(db)
 }
 

@@ -139,6 +139,11 @@ impl Store {
         if !path.exists() {
             let staging = self.stage()?;
             fill(staging.path())?;
+            let filled = std::fs::read_dir(staging.path()).map_err(StoreError::io("listing", staging.path()))?.next().is_some();
+            if filled {
+                // Its name is all that vouches for what it begins with.
+                self.sync_files()?;
+            }
             std::fs::rename(staging.path(), &path).map_err(StoreError::io("making", &path))?;
             self.save_blob_row(ROW, &name, &id.to_bytes())?;
         }

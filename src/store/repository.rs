@@ -82,6 +82,8 @@ impl Store {
         } else {
             let staging = self.stage()?;
             fill(staging.path())?;
+            // Its name is all that vouches for it.
+            self.sync_files()?;
             std::fs::rename(staging.path(), &path).map_err(StoreError::io("making", &path))?;
             self.save_blob_row(NAMES, &name, remote.as_bytes())?;
         }

@@ -134,13 +134,19 @@ impl Session {
         self.lock.write_all(lines.as_bytes()).map_err(StoreError::io("writing", &self.lock_path))
     }
 
-    fn next_path(&mut self) -> Result<PathBuf> {
+    /// The directory of the unfinished work.
+    fn made_dir(&mut self) -> Result<&Path> {
         if !self.has_dir {
             DirBuilder::new().mode(0o700).create(&self.dir).map_err(StoreError::io("making", &self.dir))?;
             self.has_dir = true;
         }
+        Ok(&self.dir)
+    }
+
+    fn next_path(&mut self) -> Result<PathBuf> {
         self.next += 1;
-        Ok(self.dir.join(self.next.to_string()))
+        let name = self.next.to_string();
+        Ok(self.made_dir()?.join(name))
     }
 }
 
@@ -181,6 +187,12 @@ impl Store {
         let path = self.temp_path()?;
         DirBuilder::new().mode(0o700).create(&path).map_err(StoreError::io("making", &path))?;
         Ok(Staging { path, ending: self.ending.clone() })
+    }
+
+    /// Returns a directory for unfinished work of whoever makes names of their own, which are no numbers. It lives as long as
+    /// this store is open; what is in it when the process is killed is removed by the next one.
+    pub fn staging_dir(&self) -> Result<PathBuf> {
+        self.with_session(|s| s.made_dir().map(Path::to_path_buf))
     }
 
     /// Lets the tidying up of unfinished work take a second at the most once `asked` is not 0 (what a signal handler

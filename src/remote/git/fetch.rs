@@ -2,7 +2,7 @@
 //!
 //! A commit is whole when `refs/plywood/<object>` stands: git sets a ref only when all that it needs is there, while a
 //! single object may be what an interrupted fetch left. Fetched is as little as the server allows: the ref or the commit
-//! without its past, else everything.
+//! without its past, else everything. git syncs packs only, so all is synced before the ref is set.
 
 use std::path::Path;
 
@@ -99,6 +99,7 @@ impl Git<'_> {
     }
 
     fn mark(&self, runner: &Runner<'_>, dir: &Path, marker: &str, commit: &Commit) -> Result<()> {
+        self.store.sync_files()?;
         runner.run("noting", &["update-ref", marker, &commit.object], &Place::repository(dir)).map(drop)
     }
 

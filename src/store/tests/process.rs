@@ -55,6 +55,26 @@ fn many_takers_of_one_lock_never_overlap() {
 }
 
 #[test]
+fn what_killed_processes_leave_beside_their_sessions_is_removed_and_what_is_held_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let here = open(dir.path());
+    let (locks, root) = (here.root().join("locks"), here.root().to_path_buf());
+    let held = here.lock_step(&CacheKey::from_bytes([1; 32])).unwrap();
+    let staging = here.staging_dir().unwrap();
+    std::fs::create_dir(staging.join("tree-x")).unwrap();
+    std::fs::write(locks.join("left"), "").unwrap();
+    std::fs::write(root.join(".format"), "half").unwrap();
+    drop(open(dir.path()));
+    assert_eq!(listed(&locks), [CacheKey::from_bytes([1; 32]).hex(), "collect".to_owned()]);
+    assert!(staging.join("tree-x").exists(), "its process lives");
+    drop((held, here));
+    assert!(!staging.exists());
+    std::fs::remove_file(root.join("format")).unwrap();
+    drop(open(dir.path()));
+    assert!(!root.join(".format").exists() && root.join("format").exists());
+}
+
+#[test]
 fn an_interrupted_process_tidies_up_what_is_little() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

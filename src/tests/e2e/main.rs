@@ -18,6 +18,7 @@ mod fixture;
 mod fmt;
 mod hostile;
 mod judges;
+mod kills;
 mod metamorphic;
 mod mirrors;
 mod mounts;

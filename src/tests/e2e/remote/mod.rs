@@ -51,7 +51,7 @@ impl Site {
 }
 
 /// Serves a directory as a server of plain files does.
-fn file_server(dir: PathBuf) -> TestServer {
+pub(super) fn file_server(dir: PathBuf) -> TestServer {
     TestServer::start(move |request, _| {
         let path = request.path.split('?').next().unwrap_or_default().trim_start_matches('/');
         std::fs::read(dir.join(path)).map_or_else(|_| Reply::new(404, "none"), |bytes| Reply::new(200, bytes))
@@ -59,10 +59,10 @@ fn file_server(dir: PathBuf) -> TestServer {
 }
 
 /// A repository of a test, outside of the context.
-struct Repo(PathBuf);
+pub(super) struct Repo(PathBuf);
 
 impl Repo {
-    fn new(w: &World, name: &str, init: &[&str]) -> Self {
+    pub(super) fn new(w: &World, name: &str, init: &[&str]) -> Self {
         let repo = Self(w.path(name));
         std::fs::create_dir_all(&repo.0).unwrap();
         repo.git(&[&["init", "-q", "-b", "master"], init].concat());
@@ -86,7 +86,7 @@ impl Repo {
         String::from_utf8(done.stdout).unwrap().trim().to_string()
     }
 
-    fn write(&self, name: &str, text: &str) -> &Self {
+    pub(super) fn write(&self, name: &str, text: &str) -> &Self {
         let path = self.0.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
@@ -94,7 +94,7 @@ impl Repo {
     }
 
     /// Commits everything and returns the commit.
-    fn commit(&self, message: &str) -> String {
+    pub(super) fn commit(&self, message: &str) -> String {
         self.git(&["add", "-A"]);
         self.git(&["commit", "-q", "--allow-empty", "-m", message]);
         self.published()
