@@ -8,7 +8,7 @@ use crate::cache::miss::Reason;
 use crate::cache::record::Record;
 use crate::graph::{NodeId, Op};
 use crate::path::Root;
-use crate::snapshot::{Prepared, SnapshotError};
+use crate::snapshot::{Filled, Prepared, SnapshotError};
 use crate::store::Staging;
 
 use super::commit::{Keep, Made};
@@ -138,7 +138,7 @@ impl Build<'_> {
         }
         self.go_on()?;
         let worked = self.tell_part(id, Part::Work, begun);
-        let layer = prepared.finish().map_err(|e| self.snapshot_error(id, &e))?;
+        let layer = prepared.finish(filled_by(&node.op)).map_err(|e| self.snapshot_error(id, &e))?;
         let made = match &unwritten {
             Some(files) => self.commit_packed(id, &layer, files)?,
             None => self.commit(id, &layer)?,
@@ -265,5 +265,13 @@ impl NodeResult {
     pub fn base(chain: Chain) -> Self {
         let (took, origin) = (Duration::ZERO, Origin::Base);
         Self { chain, layer: None, created_secs: 0, key: None, origin, reason: None, took, cost_secs: 0.0, bytes: None }
+    }
+}
+
+/// Who fills the root of a node's work.
+pub(super) fn filled_by(op: &Op) -> Filled {
+    match op {
+        Op::Run(_) => Filled::ByCommand,
+        Op::Copy(_) | Op::Mkdir(_) | Op::Base(_) => Filled::ByCopy,
     }
 }

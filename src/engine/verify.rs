@@ -22,7 +22,7 @@ use crate::store::Staging;
 use super::decide::{Decision, Effort};
 use super::error::BuildError;
 use super::event::{Event, StepIndex};
-use super::execute::Doing;
+use super::execute::{Doing, filled_by};
 use super::request::{Sample, Verify};
 use super::schedule;
 use super::session::Build;
@@ -234,7 +234,7 @@ impl Build<'_> {
         let prepared = self.prepare(id, &self.chain_below(id), &scratch)?;
         let unwritten = self.work(id, decision, &prepared, Doing::Again)?;
         debug_assert!(unwritten.is_none(), "all files are written");
-        let dir = prepared.finish().map_err(|e| self.snapshot_error(id, &e))?;
+        let dir = prepared.finish(filled_by(&self.graph.nodes[id.0].op)).map_err(|e| self.snapshot_error(id, &e))?;
         let content = self.content(id, &dir)?;
         Ok(Again { _scratch: scratch, dir, content })
     }

@@ -38,6 +38,7 @@ use rustix::mount::OpenTreeFlags;
 use crate::path::{self, Attributes, Ownership, PathError};
 use materialise::{How, materialise};
 pub use merged::{Found, Merged};
+pub use normalise::Filled;
 use normalise::{Normalise, Untouched};
 use overlay::LowerSyntax;
 use stack::{distinct, root_attributes, root_of};
@@ -253,7 +254,7 @@ impl Prepared {
     }
 
     /// Ends the step: unmounts, reduces what it left to its change, and returns the layer directory.
-    pub fn finish(self) -> Result<PathBuf> {
+    pub fn finish(self, filled: Filled) -> Result<PathBuf> {
         let Self { path, layer, root, lowers, root_before, untouched, mounted, _lower_files } = self;
         drop(root);
         if mounted {
@@ -263,7 +264,7 @@ impl Prepared {
         let whole = untouched.is_some();
         if whole || !path::read_dir(&layer)?.is_empty() {
             let dir = layer.try_clone().map_err(|source| SnapshotError::Prepare { path: path.clone(), source })?;
-            Normalise { untouched: untouched.as_ref() }.reduce(dir, Merged::open(&lowers)?, whole)?;
+            Normalise { untouched: untouched.as_ref(), filled }.reduce(dir, Merged::open(&lowers)?, whole)?;
         }
         let (meta, xattrs) = path::inspect(&layer, b"").map_err(|e| PathError::io("examining", b"/", e))?;
         let after = Attributes { mtime: root_before.mtime, ..materialise::attributes(&meta, xattrs) };

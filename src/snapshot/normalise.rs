@@ -5,12 +5,15 @@
 //!
 //! | found | becomes |
 //! |---|---|
-//! | a file equal to the lower one: type, mode, owner, attributes, size, mtime, bytes (one name only) | nothing |
+//! | of a command, a file equal to the lower one: type, mode, owner, attributes, size, mtime, bytes (one name only) | nothing |
+//! | of a copy, a file that it put there, also one equal to the lower one | itself (BuildKit too) |
 //! | a directory equal to the lower one but for its times, with no change below | nothing (BuildKit too) |
 //! | an opaque directory | the whiteouts that say the same |
 //! | a whiteout of a name that no lower layer has | nothing |
 //! | a socket | nothing, or the whiteout of what it replaced |
 //! | a name that begins with `.wh.` | an error: the next reader of the layer would delete files |
+//!
+//! Why copies differ: no key knows the times of what lies below, so whether they agree must not decide what a copy gives.
 //!
 //! Directories keep the mtime that the step gave them, though entries in them are removed here.
 
@@ -37,6 +40,16 @@ pub(super) type Untouched = HashMap<Vec<u8>, (u64, Time)>;
 pub(super) struct Normalise<'a> {
     /// Files that are known to be as they were copied from the lower layers.
     pub untouched: Option<&'a Untouched>,
+    pub filled: Filled,
+}
+
+/// Who filled a step's root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// A command, which may have touched files and left them as they were.
+    ByCommand,
+    /// A copy, which puts what it is told to.
+    ByCopy,
 }
 
 /// A directory that is being reduced; a stack of them is the way down.
@@ -143,7 +156,7 @@ impl Normalise<'_> {
         {
             return Ok(true);
         }
-        if meta.mtime != below.meta.mtime {
+        if self.filled == Filled::ByCopy || meta.mtime != below.meta.mtime {
             return Ok(false);
         }
         same_but_times(dir, name, at, meta, xattrs, below).map_err(Into::into)

@@ -32,7 +32,7 @@ impl Store {
     fn step(&self, driver: &Driver, lowers: &[PathBuf], work: &dyn Fn(&Path)) -> PathBuf {
         let prepared = driver.prepare(lowers, &self.fresh()).unwrap();
         work(&proc_path(&prepared.root()));
-        prepared.finish().unwrap()
+        prepared.finish(Filled::ByCommand).unwrap()
     }
 }
 
@@ -241,6 +241,30 @@ fn a_change_is_the_same_whatever_the_driver() {
 }
 
 #[test]
+fn what_a_copy_puts_is_its_result_whatever_lies_below() {
+    let store = Store::new();
+    for driver in drivers(&store) {
+        let bottom = store.step(&driver, &[], &base);
+        let time = Time { secs: 1_000, nanos: 7 };
+        // The same file as below with the same time, and with another one.
+        for secs in [1_000, 2_000] {
+            let put = |r: &Path, secs| {
+                fs::remove_file(r.join("etc/motd")).unwrap();
+                fs::write(r.join("etc/motd"), "hello").unwrap();
+                mode(r.join("etc/motd"), 0o644);
+                path::set_times(fs::File::open(r.join("etc/motd")).unwrap(), Time { secs, ..time }).unwrap();
+            };
+            let middle = store.step(&driver, std::slice::from_ref(&bottom), &|r| put(r, 1_000));
+            let lowers = [middle, bottom.clone()];
+            let prepared = driver.prepare(&lowers, &store.fresh()).unwrap();
+            put(&proc_path(&prepared.root()), secs);
+            let layer = prepared.finish(Filled::ByCopy).unwrap();
+            assert_eq!(changes_of(&layer), ["d etc 755", "f etc/motd 644 5"], "{:?} {secs}", driver.kind());
+        }
+    }
+}
+
+#[test]
 fn a_layer_shows_what_the_step_saw() {
     let store = Store::new();
     for driver in drivers(&store) {
@@ -288,7 +312,7 @@ fn names_that_would_delete_files_elsewhere_are_refused() {
             let path = proc_path(&prepared.root()).join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
-            let refused = prepared.finish().unwrap_err();
+            let refused = prepared.finish(Filled::ByCommand).unwrap_err();
             assert!(matches!(&refused, SnapshotError::ReservedName { path } if path == name), "{refused}");
         }
     }
@@ -400,7 +424,7 @@ fn privileged_a_sandbox_gets_a_mount_of_the_root() {
             let mount = prepared.mount_for_sandbox().unwrap();
             fs::write(proc_path(&mount).join("made-in-sandbox"), "").unwrap();
             drop(mount);
-            assert_eq!(changes_of(&prepared.finish().unwrap()), ["f made-in-sandbox 644 0"], "{:?}", driver.kind());
+            assert_eq!(changes_of(&prepared.finish(Filled::ByCommand).unwrap()), ["f made-in-sandbox 644 0"], "{:?}", driver.kind());
         }
     }
 }
@@ -441,6 +465,6 @@ fn trees_deeper_than_descriptors_are_refused_and_not_followed_into_the_ground() 
         at = rustix::fs::openat(&at, "d", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
     }
     rustix::fs::statat(&at, ".", AtFlags::empty()).unwrap();
-    assert!(matches!(prepared.finish(), Err(SnapshotError::TooDeep { .. })));
+    assert!(matches!(prepared.finish(Filled::ByCommand), Err(SnapshotError::TooDeep { .. })));
     remove_tree(Root::open(store.dir.path()).unwrap(), b"d2").unwrap();
 }

@@ -10,7 +10,7 @@
 //! What a newcomer would get wrong: these files are read when the tar is written, after the step's key was made. Each
 //! is checked then as [`super::file`] checks it: by its stamp before and after, or by its digest.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -45,8 +45,6 @@ pub struct Deferred {
     files: Vec<DeferredFile>,
     /// Files that an empty one stands in for, by their path in the image, until all is copied.
     stand_ins: BTreeMap<Vec<u8>, DeferredFile>,
-    /// Where a file or link stood before this copy, by its path in the image.
-    replaced: BTreeSet<Vec<u8>>,
 }
 
 /// A file that was left out.
@@ -111,11 +109,9 @@ impl Deferred {
         takes
     }
 
-    /// What stood in for a file, or another one, made room for the next. Returns whether that was so before: then what this
-    /// copy replaced first is not known any more.
-    pub(super) fn replace(&mut self, in_image: &[u8]) -> bool {
+    /// What stood in for a file made room for the next.
+    pub(super) fn replace(&mut self, in_image: &[u8]) {
         self.stand_ins.remove(in_image);
-        !self.replaced.insert(in_image.to_vec())
     }
 
     /// All is copied: puts the files into the order of the change set.

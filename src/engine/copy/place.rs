@@ -59,18 +59,6 @@ struct To<'a> {
     path: &'a [u8],
 }
 
-/// What stood where a file goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Replaced {
-    Nothing,
-    File {
-        size_bytes: u64,
-    },
-    Other,
-    /// An earlier file of this copy, and something else before that.
-    Several,
-}
-
 /// A directory that is being filled.
 struct Level<'a> {
     /// Below the source's directory.
@@ -184,14 +172,14 @@ impl Placer<'_> {
         if self.cancel.is_some_and(CancelToken::is_cancelled) {
             return Err(writing("creating", in_image, Errno::CANCELED));
         }
-        let replaced = self.clear(to)?;
+        self.clear(to)?;
         let to = to.dir;
         let made = match &entry.node {
             Node::Directory => return Ok(()),
             Node::File(_) => {
                 let (mut source, stamp) = open_file(from.dir, from.name).map_err(|e| reading(from.path, e))?;
                 let mut file = create_file_at(to, name, 0o600).map_err(|e| writing("creating", in_image, e))?;
-                if !self.stands_in(from, &source, &stamp, replaced, in_image) {
+                if !self.stands_in(from, &source, &stamp, in_image) {
                     self.copier.bytes(&mut source, &stamp, &mut file, entry).map_err(|fault| match fault {
                         Fault::Changed => CopyCause::Changed { path: printable(from.path) },
                         Fault::Read(e) => CopyCause::Io { action: "reading", path: printable(from.path), source: e },
@@ -218,17 +206,9 @@ impl Placer<'_> {
 
     /// Leaves a big file's bytes to whoever writes the layer's tar: the empty file, with all else that it shall have,
     /// stands for it. No: the bytes have to be copied.
-    ///
-    /// A file that the layers below have with the same size is compared with ours when the step is done, so ours must be
-    /// there, and an empty one would be taken for an empty one. So it is where that is not known any more.
-    fn stands_in(&mut self, from: From<'_>, open: &File, found: &Stamp, replaced: Replaced, in_image: &[u8]) -> bool {
-        let comparable = match replaced {
-            Replaced::Nothing | Replaced::Other => false,
-            Replaced::File { size_bytes } => size_bytes == 0 || size_bytes == found.size,
-            Replaced::Several => true,
-        };
+    fn stands_in(&mut self, from: From<'_>, open: &File, found: &Stamp, in_image: &[u8]) -> bool {
         match &mut self.deferred {
-            Some(deferred) if from.single && !comparable => deferred.stand_in(open, found, from.entry, from.path, in_image),
+            Some(deferred) if from.single => deferred.stand_in(open, found, from.entry, from.path, in_image),
             _ => false,
         }
     }
@@ -260,21 +240,21 @@ impl Placer<'_> {
         }
     }
 
-    /// Removes the file or link that is to be replaced, and says what it was.
-    fn clear(&mut self, to: To<'_>) -> Result<Replaced, CopyCause> {
-        let stat = match lstat_at(to.dir, to.name) {
-            Err(Errno::NOENT) => return Ok(Replaced::Nothing),
+    /// Removes the file or link that is to be replaced.
+    fn clear(&mut self, to: To<'_>) -> Result<(), CopyCause> {
+        match lstat_at(to.dir, to.name) {
+            Err(Errno::NOENT) => return Ok(()),
             Err(e) => return Err(writing("examining", to.path, e)),
-            Ok(stat) => stat,
-        };
-        let replaced = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => return Err(CopyCause::FileOverDirectory { path: printable(to.path) }),
-            FileType::RegularFile => Replaced::File { size_bytes: stat.st_size.cast_unsigned() },
-            _ => Replaced::Other,
-        };
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                return Err(CopyCause::FileOverDirectory { path: printable(to.path) });
+            }
+            Ok(_) => {}
+        }
         rustix::fs::unlinkat(to.dir, to.name, AtFlags::empty()).map_err(|e| writing("removing", to.path, e))?;
-        let again = self.deferred.as_mut().is_some_and(|deferred| deferred.replace(to.path));
-        Ok(if again { Replaced::Several } else { replaced })
+        if let Some(deferred) = &mut self.deferred {
+            deferred.replace(to.path);
+        }
+        Ok(())
     }
 
     fn check_name(&self, name: &[u8], in_image: &[u8]) -> Result<(), CopyCause> {

@@ -17,7 +17,7 @@ use crate::engine::session::Build;
 use crate::engine::state::{Chain, ChainLayer};
 use crate::graph::{CopySource, NodeId, Op};
 use crate::layer;
-use crate::snapshot::{DriverKind, diff};
+use crate::snapshot::{DriverKind, Filled, diff};
 
 impl Build<'_> {
     /// Returns the layer that a node would make; none: only making it tells, or nobody asks for it.
@@ -58,7 +58,7 @@ impl Build<'_> {
             }
             Op::Base(_) | Op::Run(_) => return Ok(None),
         };
-        let dir = prepared.finish().map_err(|e| failed(&e))?;
+        let dir = prepared.finish(Filled::ByCopy).map_err(|e| failed(&e))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let dir = rustix::fs::open(&dir, flags, Mode::empty()).map_err(|e| failed(&e))?;
         let mut changes = diff::changes(&dir).map_err(|e| failed(&e))?;

@@ -105,3 +105,18 @@ fn no_cache_runs_everything() {
     assert_eq!(outcomes(&done).len(), 1);
     assert!(outcomes(&done)[0].contains("--no-cache"), "{}", done.stderr);
 }
+
+#[test]
+fn what_a_copy_gives_does_not_depend_on_the_times_of_what_lies_below() {
+    let w = World::new();
+    let id = |store: &str| {
+        let command = &mut w.build_command(&["--build-arg", "SOURCE_DATE_EPOCH=1"]);
+        Done::from(command.env("PLY_STORE", w.path(store)).output().unwrap()).ok().stdout
+    };
+    w.file("f", "same").file("Dockerfile", "FROM scratch\nCOPY f /d/\n");
+    id("warm");
+    // Made anew: the same file, later. The first step stays a hit, with the times of then.
+    std::fs::remove_file(w.path("ctx/f")).unwrap();
+    w.file("f", "same").file("Dockerfile", "FROM scratch\nCOPY f /d/\nADD f /d/\n");
+    assert_eq!(id("warm"), id("clean"));
+}
