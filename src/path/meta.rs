@@ -6,7 +6,8 @@
 //! With a single user id at hand no file can belong to anybody else. The wanted owner is then *recorded* in
 //! the attribute `user.plywood.stat` (text: `UID:GID` or `UID:GID:c|b:MAJOR:MINOR` for a device, which is an
 //! empty file then). Reading always honours the record; it never leaves the store. The kernel allows such
-//! attributes on files and directories only, so links and FIFOs lose their owner in that mode.
+//! attributes on files and directories only, so links and FIFOs lose their owner in that mode. The device 0:0 is
+//! recorded where a file system has no room for overlay's mark of a removed name: see [`crate::snapshot::overlay`].
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -17,6 +18,8 @@ use rustix::io::Errno;
 use super::{Birth, PathError, Result};
 
 const RECORD: &str = "user.plywood.stat";
+/// No id: chown(2) takes it for "leave it as it is".
+const NOBODY: u32 = u32::MAX;
 /// The kernel's bound for the list of names and for one value (XATTR_LIST_MAX, XATTR_SIZE_MAX in linux/limits.h).
 const XATTR_MAX_BYTES: usize = 64 * 1024;
 
@@ -284,6 +287,9 @@ impl Record {
         let mut parts = std::str::from_utf8(text).ok()?.split(':');
         let number = |parts: &mut std::str::Split<'_, char>| parts.next()?.parse::<u32>().ok();
         let (uid, gid) = (number(&mut parts)?, number(&mut parts)?);
+        if [uid, gid].contains(&NOBODY) {
+            return None;
+        }
         let device = match parts.next() {
             None => None,
             Some("c") => Some((FileKind::CharDevice, number(&mut parts)?, number(&mut parts)?)),
@@ -308,8 +314,6 @@ impl Record {
         if let Some((kind, major, minor)) = self.device
             && meta.kind == FileKind::File
             && meta.size == 0
-            // 0:0 is overlay's whiteout and no device.
-            && (major, minor) != (0, 0)
         {
             (meta.kind, meta.rdev) = (kind, (major, minor));
         }
@@ -323,6 +327,22 @@ pub(super) fn record_device(fd: BorrowedFd<'_>, kind: FileKind, rdev: (u32, u32)
     set_xattr(fd, RECORD.as_bytes(), record.text().as_bytes())
 }
 
+/// Makes an empty file that reads as the character device 0:0, where the kernel allows none.
+pub fn record_whiteout_at(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
+    let file = super::create_new_at(dir, name, 0)?;
+    record_device(file.as_fd(), FileKind::CharDevice, (0, 0))
+}
+
+/// Makes an empty file that reads as the character device 0:0 a plain file again; returns whether `name` was one.
+pub fn forget_whiteout_at(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<bool> {
+    let dir = dir.as_fd();
+    let record = super::lstat_at(dir, name).map(|stat| Meta::from(&stat).kind)? == FileKind::File;
+    if record {
+        rustix::fs::lremovexattr(&proc_path(dir, name)?, RECORD)?;
+    }
+    Ok(record)
+}
+
 /// Sets the owner of what `fd` (also `O_PATH`) stands for, really or as a record.
 ///
 /// Clears setuid and capabilities (chown(2)): set the mode afterwards.
@@ -334,6 +354,9 @@ pub fn set_owner(fd: impl AsFd, uid: u32, gid: u32, ownership: Ownership) -> rus
 
 /// Sets the owner of what has the record `old`.
 fn own(fd: BorrowedFd<'_>, uid: u32, gid: u32, ownership: Ownership, old: Option<Record>) -> rustix::io::Result<()> {
+    if [uid, gid].contains(&NOBODY) {
+        return Err(Errno::INVAL);
+    }
     let chown = |uid, gid| rustix::fs::chownat(fd, "", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH);
     let device = old.as_ref().and_then(|r| r.device);
     if ownership == Ownership::Real {

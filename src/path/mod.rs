@@ -30,9 +30,12 @@ use rustix::io::Errno;
 pub use meta::{
     Attributes, FileKind, Meta, Ownership, Time, Xattrs, apply, apply_to_new, inspect, meta_at, set_mode, set_owner, set_times, xattrs_at,
 };
-pub use meta::{get_xattr, get_xattr_at, is_portable_xattr, remove_xattr, set_xattr, set_xattr_at};
+pub use meta::{forget_whiteout_at, get_xattr, get_xattr_at, is_portable_xattr, record_whiteout_at, remove_xattr, set_xattr, set_xattr_at};
 pub use tree::{DirEntry, read_dir, remove_contents, remove_tree, remove_tree_unless};
 pub use write::{Birth, Missing, OnMissing, create_file_at, create_new_at, mknod_at};
+
+/// The longest path that the kernel takes in one call, without its end (PATH_MAX, include/uapi/linux/limits.h).
+const MAX_PATH_BYTES: usize = 4095;
 
 /// Why something below a root could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +83,7 @@ pub enum PathError {
 
 impl PathError {
     pub(crate) fn io(doing: &'static str, path: &[u8], source: impl Into<io::Error>) -> Self {
-        Self::Io { doing, path: printable(path), source: source.into() }
+        Self::Io { doing, path: printable(path.get(..MAX_PATH_BYTES).unwrap_or(path)), source: source.into() }
     }
 
     /// Returns the kernel's error number, where a system call failed.

@@ -84,13 +84,16 @@ impl Merged {
     pub fn names(&self) -> Result<BTreeSet<Vec<u8>>, path::PathError> {
         let mut seen: BTreeMap<Vec<u8>, bool> = BTreeMap::new();
         for dir in &self.parts {
+            let recorded = overlay::has_recorded_whiteouts(dir).map_err(|e| path::PathError::io("examining", b".", e))?;
             for entry in path::read_dir(dir)? {
                 let name = entry.name.into_bytes();
                 if seen.contains_key(&name) {
                     continue;
                 }
                 let shows = match entry.kind {
-                    FileType::CharacterDevice | FileType::Unknown => {
+                    FileType::CharacterDevice | FileType::Unknown | FileType::RegularFile
+                        if recorded || entry.kind != FileType::RegularFile =>
+                    {
                         let meta = path::meta_at(dir.as_fd(), &name).map_err(|e| path::PathError::io("examining", &name, e))?;
                         !overlay::is_whiteout(&meta)
                     }

@@ -114,7 +114,11 @@ impl Normalise<'_> {
             return Err(SnapshotError::ReservedName { path: printable(at) });
         }
         let Frame { marks, lower, whole, .. } = frame;
-        let (meta, xattrs) = path::inspect(&marks.dir, name).map_err(|e| io(e, at))?;
+        let (mut meta, mut xattrs) = path::inspect(&marks.dir, name).map_err(|e| io(e, at))?;
+        if overlay::is_whiteout(&meta) && path::forget_whiteout_at(&marks.dir, name).map_err(|e| io(e, at))? {
+            // The step's own work: our marks come later.
+            (meta, xattrs) = path::inspect(&marks.dir, name).map_err(|e| io(e, at))?;
+        }
         let below = lower.find(name).map_err(|e| io(e, at))?;
         if meta.kind == FileKind::Directory {
             let same = below.is_some_and(|b| b.meta.kind == FileKind::Directory && same_attributes(&meta, &xattrs, &b));

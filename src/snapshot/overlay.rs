@@ -3,6 +3,8 @@
 //! | in a layer directory | means | source |
 //! |---|---|---|
 //! | character device 0:0 | the name is removed | kernel: Documentation/filesystems/overlayfs.rst |
+//! | an empty file that is recorded as that device | the same, in a store that itself lies on overlay | ours |
+//! | `user.plywood.whiteouts=y` on a directory | some of its files are such records | ours |
 //! | `user.overlay.opaque=y` on a directory | nothing of the lower directory shows | the same |
 //! | `user.plywood.root=y` on the top directory | its mode or owner is part of the change | ours |
 //!
@@ -20,6 +22,7 @@ use crate::path::{self, FileKind, Meta};
 
 const OPAQUE: &[u8] = b"user.overlay.opaque";
 const ROOT_CHANGED: &[u8] = b"user.plywood.root";
+const RECORDED: &[u8] = b"user.plywood.whiteouts";
 
 /// Whether this is the mark of a removed name.
 pub fn is_whiteout(meta: &Meta) -> bool {
@@ -27,8 +30,23 @@ pub fn is_whiteout(meta: &Meta) -> bool {
 }
 
 /// Marks `name` in `dir` as removed; no privilege is needed for that device (Linux 5.8).
+///
+/// On an overlay mount (a container's own `/`) nobody can make it, the kernel keeps it for itself: there the copy driver is
+/// at work, which reads the layers without overlay, and a record does.
 pub fn make_whiteout(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
-    rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), rustix::fs::makedev(0, 0))
+    let dir = dir.as_fd();
+    match rustix::fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), rustix::fs::makedev(0, 0)) {
+        Err(Errno::PERM) => {
+            path::set_xattr(dir, RECORDED, b"y")?;
+            path::record_whiteout_at(dir, name)
+        }
+        other => other,
+    }
+}
+
+/// Whether files of the directory may be marks of removed names.
+pub(super) fn has_recorded_whiteouts(dir: impl AsFd) -> rustix::io::Result<bool> {
+    Ok(path::get_xattr(dir, RECORDED)?.is_some())
 }
 
 /// Whether the lower directory is hidden.
