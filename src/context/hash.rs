@@ -144,7 +144,8 @@ fn hash_one(
         let xattrs = if tree.is_local() { Some(xattrs_at(&file, b"").map_err(io("reading attributes of"))?) } else { None };
         let digest = digest_file(tree, &mut file, before.size, path, buffer)?;
         let after = Meta::from(&rustix::fs::fstat(&file).map_err(io("examining"))?);
-        if Stamp::from(&after) == before {
+        let before = tree.lasting(before);
+        if tree.lasting(Stamp::from(&after)) == before {
             let settled = is_settled_at(&before, hashing.now);
             let mode = if tree.is_local() { after.mode } else { mode };
             return Ok(Hashed { digest, stamp: before, mode, xattrs, settled });

@@ -102,6 +102,12 @@ impl SourceTree {
     pub(super) fn owner(&self, meta: &Meta) -> (u32, u32) {
         if self.is_local() { (0, 0) } else { (meta.uid, meta.gid) }
     }
+    /// Returns what of a stamp stays as long as the file's bytes do.
+    ///
+    /// The store's files are changed by nobody, but other steps link to them (the copy driver), and each link moves their ctime.
+    pub(super) fn lasting(&self, stamp: Stamp) -> Stamp {
+        if self.is_local() { stamp } else { Stamp { ctime: Stamp::NO_CTIME, ..stamp } }
+    }
     /// Returns what `name` in `dir` is; an empty name is `dir` itself.
     ///
     /// A root file system's owners and devices may be recorded in attributes (see [`crate::path::Ownership`]),
@@ -139,11 +145,15 @@ impl From<&Meta> for Stamp {
 }
 
 impl Stamp {
+    /// In place of a ctime that says nothing of the bytes.
+    const NO_CTIME: Time = Time { secs: i64::MIN, nanos: 0 };
+
     /// Whether the two are states of one content.
     ///
     /// Device and inode are not compared: an overlay mounted anew may number its files anew.
     pub fn same_content(&self, other: &Self) -> bool {
-        (self.size, self.mtime, self.ctime) == (other.size, other.mtime, other.ctime)
+        let says_nothing = self.ctime == Self::NO_CTIME || other.ctime == Self::NO_CTIME;
+        (self.size, self.mtime) == (other.size, other.mtime) && (says_nothing || self.ctime == other.ctime)
     }
 }
 

@@ -175,7 +175,7 @@ pub(super) fn entry(tree: &SourceTree, path: &[u8], meta: &Meta, node: Node) -> 
         xattrs: Vec::new(),
         hard_link: None,
         implied: false,
-        stamp: Stamp::from(meta),
+        stamp: tree.lasting(Stamp::from(meta)),
         settled: false,
     }
 }

@@ -48,7 +48,7 @@ impl Copier {
             self.by_the_kernel(from, to, found.size)?;
         }
         let after = rustix::fs::fstat(&*from).map_err(|e| Fault::Read(e.into()))?;
-        match Stamp::from(&Meta::from(&after)).same_content(found) {
+        match Stamp::from(&Meta::from(&after)).same_content(&entry.stamp) {
             true => Ok(()),
             false => Err(Fault::Changed),
         }

@@ -209,7 +209,7 @@ impl Step<'_> {
         }
         let unpacked = self.unpack(&mut file, &shown)?;
         let after = rustix::fs::fstat(&file).map_err(io)?;
-        match Stamp::from(&Meta::from(&after)).same_content(&before) {
+        match Stamp::from(&Meta::from(&after)).same_content(&entry.stamp) {
             true => Ok(unpacked),
             false => Err(changed()),
         }
