@@ -12,7 +12,7 @@ use crate::image::config::{Empty, History, ImageConfig, RootFs, RunConfig};
 use crate::image::manifest::{Descriptor, media};
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
-use crate::layer::{self, LayerError, Limits};
+use crate::layer::{self, LayerError, Limits, TarReader};
 use crate::store::StoreError;
 
 use super::keep::{self, Incoming};
@@ -68,11 +68,11 @@ impl Sources<'_> {
     fn check_tar(&self, digest: &Digest) -> Result<(), SourceError> {
         let gone = || SourceError::MissingBlob { origin: "the import".into(), what: "the layer", digest: *digest };
         let file: File = self.store.open_blob(digest)?.ok_or_else(gone)?;
-        let failed = |source| SourceError::Archive { source: LayerError::Read { source } };
-        let mut archive = tar::Archive::new(file);
+        let failed = |source| SourceError::Archive { source };
+        let mut archive = TarReader::new(file);
         let mut entries = 0_u64;
-        for entry in archive.entries_with_seek().map_err(failed)? {
-            entry.map_err(failed)?;
+        while archive.next_entry().map_err(failed)?.is_some() {
+            archive.seek_over().map_err(failed)?;
             entries += 1;
         }
         match entries {

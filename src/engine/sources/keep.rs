@@ -56,7 +56,17 @@ pub(super) fn note_blob(sources: &Sources<'_>, diff_id: &DiffId, blob: &Descript
 }
 
 pub(super) fn keep_blob(sources: &Sources<'_>, name: &str, descriptor: &Descriptor, open: &Open<'_>) -> Result<(), SourceError> {
-    if sources.store.has_blob(&descriptor.digest)? { Ok(()) } else { fetch_blob(sources, name, descriptor, open) }
+    if !sources.store.has_blob(&descriptor.digest)? {
+        return fetch_blob(sources, name, descriptor, open);
+    }
+    // What is not fetched is not measured: the image's word must be right all the same.
+    let Descriptor { digest, size: expected, .. } = *descriptor;
+    match sources.store.open_blob(&digest)?.map(|file| file.metadata()).transpose().map_err(SourceError::io(sources.store.root()))? {
+        Some(meta) if meta.len() != expected => {
+            Err(SourceError::Size { origin: name.into(), what: "the layer", digest, expected, found: meta.len() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads all of a blob into the store.

@@ -12,12 +12,13 @@ use crate::digest::{Digest, LayerId};
 use crate::image::layout::{self as documents, LayoutError};
 use crate::image::manifest::{DOCUMENT_MAX_BYTES, Descriptor, Index};
 use crate::image::platform::Platform;
+use crate::layer::{EntryKind, LayerError, TarReader};
 
 use super::descend::{self, Fetch};
 use super::{BlobPlace, BlobRef, ResolvedImage, ResolvedLayer, SourceError};
 
 /// The most entries of an archive that are looked at.
-const ENTRIES_MAX: usize = 100_000;
+const ENTRIES_MAX: u64 = 100_000;
 /// How many links of an archive are followed to a file.
 const LINKS_MAX: usize = 8;
 
@@ -165,23 +166,27 @@ impl Archive {
     pub(super) fn scan(path: &Path) -> Result<Self, SourceError> {
         let file = File::open(path).map_err(SourceError::io(path))?;
         let mut entries = BTreeMap::new();
-        let mut archive = tar::Archive::new(file);
-        let failed = |e| SourceError::io(path)(e);
-        for entry in archive.entries_with_seek().map_err(failed)?.take(ENTRIES_MAX) {
-            let entry = entry.map_err(failed)?;
+        let mut archive = TarReader::new(file);
+        let failed = |source| SourceError::Archive { source };
+        for n in 0.. {
+            let Some(entry) = archive.next_entry().map_err(failed)? else { break };
+            if n == ENTRIES_MAX {
+                return Err(failed(LayerError::TooLarge { limit: ENTRIES_MAX, unit: "entries" }));
+            }
+            let offset = archive.position();
+            archive.seek_over().map_err(failed)?;
             // Names that are no UTF-8 are no names of ours.
-            let Ok(name) = String::from_utf8(crate::path::clean(&entry.path_bytes())) else { continue };
-            let kind = entry.header().entry_type();
-            let member = if kind.is_file() {
-                Member::File { offset: entry.raw_file_position(), size: entry.size() }
-            } else if kind.is_symlink() || kind.is_hard_link() {
-                let Some(target) = entry.link_name_bytes() else { continue };
-                // docker's archives of old share a layer's tar by links, relative to their own place.
-                let base = if kind.is_symlink() { name.rsplit_once('/').map_or("", |(dir, _)| dir) } else { "" };
-                let joined = [base.as_bytes(), b"/", &target].concat();
+            let Ok(name) = String::from_utf8(crate::path::clean(&entry.path)) else { continue };
+            // docker's archives of old share a layer's tar by links, relative to their own place.
+            let link = |base: &str| {
+                let joined = [base.as_bytes(), b"/", &entry.link].concat();
                 Member::Link(String::from_utf8_lossy(&crate::path::clean(&joined)).into_owned())
-            } else {
-                continue;
+            };
+            let member = match entry.kind {
+                EntryKind::File => Member::File { offset, size: entry.size },
+                EntryKind::Symlink => link(name.rsplit_once('/').map_or("", |(dir, _)| dir)),
+                EntryKind::HardLink => link(""),
+                _ => continue,
             };
             entries.insert(name, member);
         }
