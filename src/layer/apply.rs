@@ -10,8 +10,9 @@
 
 mod below;
 mod file;
+mod parents;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -19,14 +20,13 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use below::{like, lower};
 use file::Parent;
 
 use super::read::{EntryKind, TarEntry, TarReader};
 use super::whiteout::{self, Name};
 use super::{LayerError, Result, pipeline};
 use crate::digest::DiffId;
-use crate::path::{self, Attributes, FileKind, Meta, Missing, Ownership, PathError, Root, Time, printable};
+use crate::path::{self, Attributes, FileKind, Ownership, PathError, Root, printable};
 use crate::snapshot::overlay;
 
 /// The layers under the one that is unpacked.
@@ -142,6 +142,10 @@ struct Apply<'a> {
     born_to: Option<(u32, u32)>,
     /// What directories get at the end.
     directories: BTreeMap<Vec<u8>, Attributes>,
+    /// Files of lower layers that are here only so that they could be linked to: nothing that the layer itself says.
+    copied_up: BTreeSet<Vec<u8>>,
+    /// Directories of lower layers that are here only on the way to what is gone or was copied up.
+    passed: BTreeSet<Vec<u8>>,
     entries: u64,
     bytes: u64,
     refused: u64,
@@ -149,8 +153,9 @@ struct Apply<'a> {
 
 impl<'a> Apply<'a> {
     fn new(root: &'a Root, below: Option<Below<'a>>, ownership: Ownership, limits: Limits, owner: Option<(u32, u32)>) -> Self {
-        let (parent, born_to, directories, dest) = (None, None, BTreeMap::new(), Vec::new());
-        Self { root, below, ownership, owner, limits, dest, parent, born_to, directories, entries: 0, bytes: 0, refused: 0 }
+        let (directories, copied_up, passed) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let (parent, born_to, dest, entries, bytes, refused) = (None, None, Vec::new(), 0, 0, 0);
+        Self { root, below, ownership, owner, limits, dest, parent, born_to, directories, copied_up, passed, entries, bytes, refused }
     }
 
     fn all(&mut self, stream: impl BufRead) -> Result<()> {
@@ -220,6 +225,7 @@ impl<'a> Apply<'a> {
             }
             Err(e) => return Err(PathError::io("creating directory", &at, e).into()),
         }
+        self.keep(&at);
         self.directories.insert(at, self.attributes(entry));
         Ok(())
     }
@@ -270,64 +276,14 @@ impl<'a> Apply<'a> {
         Ok(())
     }
 
-    /// Returns the directory at `path`, made when missing.
-    fn parent(&mut self, path: &[u8]) -> Result<Rc<Parent>> {
-        if let Some(parent) = self.parent.as_ref().filter(|p| p.at == path) {
-            return Ok(parent.clone());
-        }
-        let (fd, at) = match self.root.open_dir_nolinks(path) {
-            Ok(fd) => (fd, path.to_vec()),
-            Err(PathError::NoOpenat2) => return Err(PathError::NoOpenat2.into()),
-            Err(_) => self.walk(path)?,
-        };
-        Ok(self.parent.insert(Rc::new(Parent::new(at, fd))).clone())
-    }
-
-    fn walk(&mut self, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
-        let root = self.root;
-        let mut made = Vec::new();
-        let result = root.descend::<LayerError>(path, &mut |dir, name, at, there| {
-            let removed = match there {
-                None => false,
-                Some(FileType::CharacterDevice) if self.below.is_some() => {
-                    let whiteout = found(dir, name, at)?.is_some_and(|s| overlay::is_whiteout(&Meta::from(&s)));
-                    if !whiteout {
-                        return Err(PathError::NotDirectory { path: printable(at) }.into());
-                    }
-                    rustix::fs::unlinkat(dir, name, AtFlags::empty()).map_err(|e| PathError::io("removing", at, e))?;
-                    true
-                }
-                Some(_) => return Err(PathError::NotDirectory { path: printable(at) }.into()),
-            };
-            let (uid, gid) = self.owner.unwrap_or((0, 0));
-            // Nothing says when a directory was made that nobody named: a fixed time keeps layers alike.
-            let mtime = self.below.is_some().then_some(Time::default());
-            let mut attributes = Attributes { uid, gid, mode: Some(0o755), mtime, xattrs: Vec::new() };
-            match self.below {
-                None | Some(Below::Nothing) => {}
-                Some(Below::Unknown) => return Err(LayerError::NeedsBelow { path: printable(at) }),
-                Some(Below::Tree(_)) if removed || self.hidden(at)? => {}
-                Some(Below::Tree(below)) => match lower(below, at)? {
-                    Some((meta, xattrs, _)) if meta.kind == FileKind::Directory => attributes = like(&meta, xattrs),
-                    Some((meta, _, fd)) if meta.kind == FileKind::Symlink => {
-                        return Ok(Missing::Link(path::link_target_at(&fd, b"").map_err(|e| PathError::io("reading link", at, e))?));
-                    }
-                    _ => {}
-                },
-            }
-            make_directory(dir, name, at, removed && self.has_lowers())?;
-            made.push((at.to_vec(), attributes));
-            Ok(Missing::Made)
-        });
-        self.directories.extend(made);
-        result
-    }
-
     /// Removes what lies where an entry goes, and forgets what was to be done to it.
     fn clear(&mut self, dir: &OwnedFd, name: &[u8], at: &[u8]) -> Result<()> {
         path::remove_tree(dir, name)?;
         let below = [at, b"/"].concat();
-        self.directories.retain(|p, _| p != at && !p.starts_with(&below));
+        let stays = |p: &[u8]| p != at && !p.starts_with(&below);
+        self.directories.retain(|p, _| stays(p));
+        self.copied_up.retain(|p| stays(p));
+        self.passed.retain(|p| stays(p));
         // The remembered directory may just have gone.
         self.parent = None;
         Ok(())
@@ -376,6 +332,11 @@ fn found(dir: &OwnedFd, name: &[u8], at: &[u8]) -> Result<Option<Stat>> {
         Err(Errno::NOENT) => Ok(None),
         Err(e) => Err(PathError::io("examining", at, e).into()),
     }
+}
+
+fn is_whiteout(dir: &OwnedFd, name: &[u8], at: &[u8]) -> Result<bool> {
+    let meta = path::meta_at(dir, name).map_err(|e| PathError::io("examining", at, e))?;
+    Ok(overlay::is_whiteout(&meta))
 }
 
 fn is_directory(stat: &Stat) -> bool {

@@ -8,9 +8,13 @@
 //! Reads ustar, PAX (`path linkpath size uid gid mtime SCHILY.xattr.*`), GNU long names and base-256 numbers.
 //! Sparse entries of GNU tar are refused: layers have none, and their maps are a parser of their own.
 
-use std::io::{self, BufRead, Read};
+mod fields;
+
+use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
 use tar::Header;
+
+use fields::{check_sum, number, parse_time, plain_mtime, records};
 
 use super::header::BLOCK;
 use super::{LayerError, Result};
@@ -146,7 +150,11 @@ impl<R: Read> TarReader<R> {
             _ => return Err(LayerError::Entry { path: printable(&path), what: "unknown type" }),
         };
         let small = |field: &[u8], what| number(field).and_then(|n| u32::try_from(n).ok()).ok_or(malformed(at, what));
-        let id = |wide: Option<u32>, field, what| wide.map_or_else(|| small(field, what), Ok);
+        let id = |wide: Option<u32>, field, what| match wide.map_or_else(|| small(field, what), Ok)? {
+            // chown(2) takes it for "leave it as it is".
+            u32::MAX => Err(malformed(at, what)),
+            id => Ok(id),
+        };
         let old = header.as_old();
         // Only files carry data, whatever the size says (Go and Python read it so).
         let size = if kind == EntryKind::File { more.size.unwrap_or(size) } else { 0 };
@@ -165,7 +173,7 @@ impl<R: Read> TarReader<R> {
             size,
         };
         self.left = size;
-        self.padding = size.next_multiple_of(BLOCK as u64).checked_sub(size).ok_or(malformed(at, "size is too large"))?;
+        self.padding = size.checked_next_multiple_of(BLOCK as u64).ok_or(malformed(at, "size is too large"))? - size;
         self.current.clone_from(&entry.path);
         Ok(entry)
     }
@@ -267,6 +275,28 @@ impl<R: Read> TarReader<R> {
     }
 }
 
+impl<R: Read + Seek> TarReader<R> {
+    /// Returns where the current entry's data begins, in bytes from where the reader began.
+    pub fn position(&self) -> u64 {
+        self.offset
+    }
+
+    /// Moves past the current entry's data without reading it, of which nothing may have been read.
+    pub fn seek_over(&mut self) -> Result<()> {
+        let failed = |source| LayerError::Read { source };
+        let bytes = self.left + self.padding;
+        let here = self.inner.stream_position().map_err(failed)?;
+        let end = self.inner.seek(SeekFrom::End(0)).map_err(failed)?;
+        if end.checked_sub(here).is_none_or(|there| there < bytes) {
+            return Err(LayerError::Truncated { path: printable(&self.current) });
+        }
+        self.inner.seek(SeekFrom::Start(here + bytes)).map_err(failed)?;
+        self.offset += bytes;
+        (self.left, self.padding) = (0, 0);
+        Ok(())
+    }
+}
+
 impl<R: Read> Read for TarReader<R> {
     /// Reads the current entry's data; an archive that ends within it is an error.
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -321,111 +351,10 @@ fn read_full(inner: &mut impl Read, buf: &mut [u8]) -> Result<usize> {
     Ok(n)
 }
 
-/// Checks the header's sum; old writers summed signed bytes.
-fn check_sum(block: &[u8; BLOCK], at: u64) -> Result<()> {
-    let want = number(&block[148..156]).ok_or(malformed(at, "no tar header"))?;
-    let summed = |i: usize| if (148..156).contains(&i) { b' ' } else { block[i] };
-    let unsigned: u64 = (0..BLOCK).map(|i| u64::from(summed(i))).sum();
-    let signed: i64 = (0..BLOCK).map(|i| i64::from(summed(i).cast_signed())).sum();
-    if want == unsigned || i64::try_from(want) == Ok(signed) { Ok(()) } else { Err(malformed(at, "header checksum is wrong")) }
-}
-
 /// One value out of two that may say the same thing.
 fn agree(pax: Option<Vec<u8>>, gnu: Option<Vec<u8>>, at: u64) -> Result<Option<Vec<u8>>> {
     match (pax, gnu) {
         (Some(a), Some(b)) if a != b => Err(malformed(at, "GNU and PAX names contradict each other")),
         (a, b) => Ok(a.or(b)),
     }
-}
-
-/// Reads a header's number: octal digits among spaces and zero bytes (none at all: 0), or base-256 of GNU tar.
-fn number(field: &[u8]) -> Option<u64> {
-    if field[0] & 0x80 != 0 {
-        let (high, low) = field.split_at(field.len().saturating_sub(8));
-        let high_is_zero = high.iter().enumerate().all(|(i, &b)| if i == 0 { b == 0x80 } else { b == 0 });
-        let first_of_low = if high.is_empty() { 0x7f } else { 0xff };
-        let value = low.iter().enumerate().fold(0u64, |n, (i, &b)| n << 8 | u64::from(if i == 0 { b & first_of_low } else { b }));
-        // An eight-byte field holds the flag in its first byte; negative numbers mean nothing here.
-        return (high_is_zero && (!high.is_empty() || field[0] & 0x40 == 0)).then_some(value);
-    }
-    let blank = |c: &u8| matches!(c, b' ' | 0);
-    let start = field.iter().position(|c| !blank(c)).unwrap_or(field.len());
-    let digits = &field[start..];
-    let end = digits.iter().position(blank).unwrap_or(digits.len());
-    if !digits[end..].iter().all(blank) {
-        return None;
-    }
-    digits[..end].iter().try_fold(0u64, |n, &c| match c {
-        b'0'..=b'7' => n.checked_mul(8)?.checked_add(u64::from(c - b'0')),
-        _ => None,
-    })
-}
-
-/// The header's own mtime: octal, or base-256, which may be negative.
-fn plain_mtime(header: &Header, at: u64) -> Result<Time> {
-    let field = &header.as_old().mtime;
-    if field[0] & 0x80 != 0 {
-        let negative = field[0] & 0x40 != 0;
-        let start = if negative { -1 } else { 0 };
-        let secs = field[4..].iter().fold(start, |n: i64, &b| n << 8 | i64::from(b));
-        return Ok(Time { secs, nanos: 0 });
-    }
-    let secs = number(field).and_then(|n| i64::try_from(n).ok());
-    Ok(Time { secs: secs.ok_or(malformed(at, "mtime is no number"))?, nanos: 0 })
-}
-
-/// Parses `-?SECONDS[.FRACTION]`; the fraction of a negative time counts downwards (pax(1)).
-fn parse_time(text: &str) -> Option<Time> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let negative = whole.starts_with('-');
-    let secs: i64 = whole.parse().ok()?;
-    if !fraction.bytes().all(|c| c.is_ascii_digit()) {
-        return None;
-    }
-    let digits = format!("{:0<9}", fraction.get(..9).unwrap_or(fraction));
-    let nanos: u32 = digits.parse().ok()?;
-    if negative && nanos > 0 {
-        return Some(Time { secs: secs.checked_sub(1)?, nanos: 1_000_000_000 - nanos });
-    }
-    Some(Time { secs, nanos })
-}
-
-/// PAX records, `LENGTH KEY=VALUE\n` each; a damaged one is none, and the last.
-struct Records<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Iterator for Records<'a> {
-    type Item = Option<(&'a [u8], &'a [u8])>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let record = self.parse();
-        if record.is_none() {
-            self.rest = &[];
-        }
-        Some(record)
-    }
-}
-
-impl<'a> Records<'a> {
-    fn parse(&mut self) -> Option<(&'a [u8], &'a [u8])> {
-        let space = self.rest.iter().take(20).position(|&c| c == b' ')?;
-        let digits = &self.rest[..space];
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-            return None;
-        }
-        let length: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
-        let record = self.rest.get(space + 1..length)?;
-        let record = record.strip_suffix(b"\n")?;
-        let equals = record.iter().position(|&c| c == b'=')?;
-        self.rest = &self.rest[length..];
-        (equals > 0).then_some((&record[..equals], &record[equals + 1..]))
-    }
-}
-
-fn records(body: &[u8]) -> Records<'_> {
-    Records { rest: body }
 }

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::meta::{FileKind, Ownership, meta_at, record_device, set_mode, set_owner};
-use super::{PathError, Result, Root, link_target_at, open_in, printable};
+use super::{MAX_PATH_BYTES, PathError, Result, Root, link_target_at, open_in, printable};
 
 /// The most links that are followed on one way (the kernel's MAXSYMLINKS, include/linux/namei.h).
 const MAX_LINKS: usize = 40;
@@ -31,15 +31,23 @@ impl Root {
     /// For each component that is missing, or neither directory nor link, `missing` is asked.
     pub fn descend<E: From<PathError>>(&self, path: &[u8], missing: &mut OnMissing<'_, E>) -> std::result::Result<(OwnedFd, Vec<u8>), E> {
         let io = |e| PathError::io("walking to", path, e);
+        if path.len() > MAX_PATH_BYTES {
+            return Err(io(Errno::NAMETOOLONG).into());
+        }
+        let mut at_bytes = 0;
         let mut todo: Vec<Vec<u8>> = components(path);
         let mut at: Vec<Vec<u8>> = Vec::new();
         let mut dir = self.open_dir_nolinks(b"")?;
         let mut links = 0;
         while let Some(name) = todo.pop() {
             if name == b".." {
-                at.pop();
+                at_bytes -= at.pop().map_or(0, |gone| gone.len() + 1);
                 dir = self.open_dir_nolinks(&at.join(&b'/'))?;
                 continue;
+            }
+            if at_bytes + name.len() > MAX_PATH_BYTES {
+                // Links can make a short path long, and each directory on it is remembered by its path.
+                return Err(io(Errno::NAMETOOLONG).into());
             }
             let found = match super::lstat_at(&dir, &name) {
                 Ok(stat) => Some(FileType::from_raw_mode(stat.st_mode)),
@@ -66,6 +74,7 @@ impl Root {
                 }
                 if target.first() == Some(&b'/') {
                     at.clear();
+                    at_bytes = 0;
                     dir = self.open_dir_nolinks(b"")?;
                 }
                 todo.extend(components(&target));
@@ -74,6 +83,7 @@ impl Root {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
             let more = ResolveFlags::NO_SYMLINKS;
             dir = open_in(dir.as_fd(), &name, flags, more).map_err(io)?;
+            at_bytes += name.len() + 1;
             at.push(name);
         }
         Ok((dir, at.join(&b'/')))

@@ -6,10 +6,10 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Apply, Below, found, is_directory, join, open_nofollow, refuse};
+use super::{Apply, Below, found, is_directory, is_whiteout, join, open_nofollow, refuse};
 use crate::fsio;
 use crate::layer::{LayerError, Result};
 use crate::path::{self, Attributes, FileKind, Meta, Ownership, PathError, Root, printable};
@@ -24,21 +24,30 @@ impl Apply<'_> {
             Err(e) if e.is_not_found() => None,
             Err(e) => return Err(e.into()),
         };
+        let removed = || refuse(at, "the hard link's target was removed");
         if let Some(dir) = here
-            && let Some(stat) = found(&dir, name, at)?
+            && found(&dir, name, at)?.is_some()
         {
-            let removed = self.below.is_some() && overlay::is_whiteout(&Meta::from(&stat));
-            return if removed { Err(refuse(at, "the hard link's target was removed")) } else { Ok(dir) };
+            return if self.below.is_some() && is_whiteout(&dir, name, at)? { Err(removed()) } else { Ok(dir) };
         }
         let below = match self.below {
             None | Some(Below::Nothing) => return Err(refuse(at, "the hard link's target does not exist")),
             Some(Below::Unknown) => return Err(LayerError::NeedsBelow { path: printable(at) }),
             Some(Below::Tree(below)) => below,
         };
-        let path = join(parent, name);
-        let lower = below.resolve_parent(&path)?.0;
-        let dir = self.parent(&located)?;
+        // Links on the way may be of this layer or of those below: `dir` is where they lead.
+        let dir = self.existing_parent(&located)?.ok_or_else(|| refuse(at, "the hard link's target does not exist"))?;
+        let path = join(&dir.at, name);
+        if self.hidden(&path)? {
+            return Err(removed());
+        }
+        let lower = match below.open_dir_nolinks(&dir.at) {
+            Ok(lower) => lower,
+            Err(e) if e.is_not_found() => return Err(refuse(at, "the hard link's target does not exist")),
+            Err(e) => return Err(e.into()),
+        };
         copy_up(&lower, &dir.fd, name, &path, self.ownership)?;
+        self.copied_up.insert(path);
         dir.fd.try_clone().map_err(|e| PathError::io("duplicating", &located, e).into())
     }
 
@@ -46,8 +55,13 @@ impl Apply<'_> {
         if !self.has_lowers() {
             return Ok(());
         }
-        let path = join(parent, name);
-        let dir = self.parent(parent)?;
+        let Some(dir) = self.existing_parent(parent)? else { return Ok(()) };
+        // The parent may have been a link, here or below.
+        let path = join(&dir.at, name);
+        self.drop_copied_up(&path)?;
+        if self.passed.contains(&path) {
+            self.clear(&dir.fd, name, &path)?;
+        }
         match found(&dir.fd, name, &path)? {
             // The same layer has it: what is gone is only what lies below.
             Some(stat) if is_directory(&stat) => {
@@ -67,8 +81,35 @@ impl Apply<'_> {
         if !self.has_lowers() {
             return Ok(());
         }
-        let dir = self.parent(parent)?;
+        let Some(dir) = self.existing_parent(parent)? else { return Ok(()) };
+        self.drop_copied_up(&dir.at)?;
+        if dir.at.is_empty() {
+            self.opaque_root()?;
+        }
+        // After the names of the root are gone: it says of what comes later that nothing of it shows below.
         overlay::set_opaque(&dir.fd).map_err(|e| PathError::io("marking", parent, e))?;
+        Ok(())
+    }
+
+    /// Removes all names that lower layers have in the root: overlay doesn't look at a root's mark.
+    fn opaque_root(&mut self) -> Result<()> {
+        let Some(Below::Tree(below)) = self.below else { return Err(LayerError::NeedsBelow { path: "/".to_owned() }) };
+        for entry in path::read_dir(below)? {
+            self.whiteout(b"", entry.name.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Removes what was copied up at or below `path`, where lower layers shall not show any more.
+    fn drop_copied_up(&mut self, path: &[u8]) -> Result<()> {
+        let below = [path, b"/"].concat();
+        let gone = |p: &[u8]| p == path || path.is_empty() || p.starts_with(&below);
+        for at in self.copied_up.iter().filter(|p| gone(p)).cloned().collect::<Vec<_>>() {
+            self.copied_up.remove(&at);
+            let (parent, name) = path::split(&at).unwrap_or_default();
+            let dir = self.root.open_dir_nolinks(parent)?;
+            rustix::fs::unlinkat(&dir, name, AtFlags::empty()).map_err(|e| PathError::io("removing", &at, e))?;
+        }
         Ok(())
     }
 

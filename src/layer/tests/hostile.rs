@@ -176,6 +176,45 @@ fn a_whiteout_speaks_of_lower_layers_only() {
 }
 
 #[test]
+fn what_a_layer_says_of_lower_names_goes_through_links_and_stops_at_the_root() {
+    let scratch = Scratch::new();
+    let (below_path, below) = scratch.dir("below");
+    fs::create_dir(below_path.join("d")).unwrap();
+    for name in ["f", "d/x", "d/y"] {
+        fs::write(below_path.join(name), "low").unwrap();
+    }
+    symlink("/d", below_path.join("l")).unwrap();
+    symlink("/none", below_path.join("dead")).unwrap();
+    let refused = |archive: Archive| unpacked(&archive.end(), Below::Tree(&below)).unwrap_err();
+    let got = |archive: Archive| unpacked(&archive.end(), Below::Tree(&below)).unwrap();
+    let (in_d, all) = (["d d 755 0:0", "- d/x"], ["- d", "- dead", "- f", "- l"]);
+    assert_eq!(got(Archive::new().file("l/.wh.x", "")), in_d);
+    assert_eq!(got(Archive::new().file("dead/.wh.x", "").file("none/.wh..wh..opq", "").file("f/.wh.x", "")), [""; 0]);
+    assert_eq!(got(Archive::new().file(".wh..wh..opq", "")), all);
+    assert_eq!(got(Archive::new().dir("d").file(".wh..wh..opq", "")), [&["d d 755 0:0", "o d"], &all[1..]].concat());
+    assert_eq!(got(Archive::new().file(".wh..wh..opq", "").dir("d")), [&["d d 755 0:0", "o d"], &all[1..]].concat());
+    // A directory that is there only on the way to a whiteout is nothing that the layer has.
+    assert_eq!(got(Archive::new().file("d/.wh.x", "").file(".wh.d", "")), ["- d"]);
+    // Of a file that was linked to, the name stays gone.
+    assert_eq!(got(Archive::new().hardlink("h", "f").file(".wh.f", "")), ["- f", "f h 644 0:0 3"]);
+    assert!(refused(Archive::new().file(".wh.f", "").hardlink("h", "f")).ends_with("the hard link's target was removed"));
+    assert!(
+        refused(Archive::new().dir("d").file("d/.wh..wh..opq", "").hardlink("h", "d/x")).ends_with("the hard link's target was removed")
+    );
+    assert_eq!(refused(Archive::new().file("f/x", "1")), "`f` is not a directory");
+}
+
+#[test]
+fn no_id_and_no_length_is_too_large_to_be_refused() {
+    let unsigned = |key: &str, value: u64| alone(Archive::new().pax(&[(key, value.to_string().as_bytes())]).file("f", "")).unwrap_err();
+    assert_eq!(unsigned("uid", u64::from(u32::MAX)), "malformed archive at byte 1024: uid is no number");
+    assert_eq!(unsigned("size", u64::MAX), "malformed archive at byte 1024: size is too large");
+    let deep = "n/".repeat(100_000);
+    let refused = alone(Archive::new().pax(&[("path", deep.as_bytes())]).file("f", "")).unwrap_err();
+    assert!(refused.starts_with("walking to `n/n/") && refused.len() < 5000, "{} bytes", refused.len());
+}
+
+#[test]
 fn overlays_control_data_is_dropped() {
     if !is_root() {
         return skip("files of ours are not 0:0");
