@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used)] // A test may panic: that is how it fails.
 
+mod archives;
 mod build;
 mod cache;
 mod checks;
