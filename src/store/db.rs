@@ -85,15 +85,18 @@ pub(super) fn fold_log(db: &Connection, path: &Path, limit_bytes: u64) -> Result
     }
 }
 
-/// Makes the index, or completes one whose making was interrupted. The caller holds the creation lock.
+/// Makes the index, or completes one whose making was interrupted; it is on the disk when this returns, since the store's `format`
+/// vouches for it. The caller holds the creation lock.
 pub(super) fn create(root: &Path, path: &Path) -> Result<Connection> {
     let mut db = open(path)?;
     let mode = if shares_memory(root)? { "WAL" } else { "DELETE" };
     // The answer tells what was really set; SQLite keeps the old mode where WAL can't work, which is what we want then.
     db.query_row(&format!("PRAGMA journal_mode={mode}"), [], |_| Ok(())).map_err(StoreError::index("setting the journal mode"))?;
+    db.pragma_update(None, "synchronous", "FULL").map_err(StoreError::index("setting synchronous"))?;
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::index("making the tables"))?;
     make_tables(&tx).map_err(StoreError::index("making the tables"))?;
     tx.commit().map_err(StoreError::index("making the tables"))?;
+    db.pragma_update(None, "synchronous", "NORMAL").map_err(StoreError::index("setting synchronous"))?;
     Ok(db)
 }
 
@@ -116,11 +119,12 @@ pub(super) fn bring_up(db: &mut Connection, root: &Path) -> Result<()> {
                 if found < 1 {
                     tx.execute_batch("DROP TABLE IF EXISTS build_steps; DROP TABLE IF EXISTS builds")?;
                 }
+                // Before what is in them is looked at: a power cut while a store was made may have left none.
+                make_tables(&tx)?;
                 if found < 2 {
                     // Lists of files in another form.
                     tx.execute("DELETE FROM meta WHERE kind=?1", [NAMED_BY_SLOTS])?;
                 }
-                make_tables(&tx)?;
                 tx.commit()
             };
             run().map_err(StoreError::index(doing))

@@ -77,6 +77,19 @@ fn a_store_is_closed_to_others_and_recognised_again() {
 }
 
 #[test]
+fn an_index_that_a_power_cut_left_without_tables_gets_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = open(dir.path()).root().join("index.db");
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(path.with_extension(format!("db{end}")));
+    }
+    let store = open(dir.path());
+    commit(&store, 1, "f");
+    store.flush().unwrap();
+    assert_eq!(check(&store).problems, []);
+}
+
+#[test]
 fn privileged_a_store_of_another_user_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));

@@ -219,6 +219,8 @@ fn environment(git: &Git<'_>, address: &GitAddress) -> Result<Vec<(OsString, OsS
         ("transfer.fsckObjects", "true"),
         ("transfer.bundleURI", "false"),
         ("credential.helper", ""),
+        // Else what is small is unpacked, unsynced.
+        ("fetch.unpackLimit", "1"),
         ("gc.auto", "0"),
         ("maintenance.auto", "false"),
         ("pack.threads", "1"),

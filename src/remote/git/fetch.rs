@@ -39,7 +39,7 @@ impl Git<'_> {
         let repository = opened.ok_or(RemoteError::Cancelled)?;
         remove_leftovers(repository.path());
         match self.fetch(runner, repository.path(), commit) {
-            Err(RemoteError::Git { said, .. }) if DAMAGED.iter().any(|word| said.contains(word)) => {
+            Err(RemoteError::Git { said, .. }) if DAMAGED.iter().any(|word| said.contains(word)) || is_torn(repository.path()) => {
                 self.begin_anew(runner, repository.path(), format)?;
                 self.fetch(runner, repository.path(), commit)?;
             }
@@ -126,6 +126,26 @@ fn identity(address: &GitAddress) -> String {
 fn init(runner: &Runner<'_>, dir: &Path, format: &str) -> Result<()> {
     let format = format!("--object-format={format}");
     runner.run("making a repository for", &["init", "--quiet", "--bare", "--template=", &format], &Place::repository(dir)).map(drop)
+}
+
+/// Returns whether files lost their bytes, as by a power cut during a fetch: git makes none without any.
+fn is_torn(dir: &Path) -> bool {
+    let mut below = vec![dir.join("objects"), dir.join("refs")];
+    let single = ["HEAD", "config", "packed-refs", "shallow"].map(|name| dir.join(name));
+    let is_empty = |path: &Path| path.symlink_metadata().is_ok_and(|m| m.is_file() && m.len() == 0);
+    if single.iter().any(|path| is_empty(path)) {
+        return true;
+    }
+    while let Some(dir) = below.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => below.push(entry.path()),
+                _ if is_empty(&entry.path()) => return true,
+                _ => {}
+            }
+        }
+    }
+    false
 }
 
 /// Removes what a git that was killed leaves: locks that nobody holds, since the repository is ours alone, and half packs.

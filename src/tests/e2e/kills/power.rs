@@ -8,8 +8,12 @@
 //!
 //! Not simulated: a disk that lies about what it has written.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::mount::MsFlags;
@@ -127,6 +131,35 @@ impl Disk {
     }
 }
 
+/// Makes the names in the file system durable all the time, by syncing a file of its own: a journal is written as a whole, other
+/// files' bytes are not. Without it a name and its bytes would mostly be lost together.
+struct Hurry(Arc<AtomicBool>, Option<JoinHandle<()>>);
+
+impl Hurry {
+    fn on(disk: &Disk) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let (stop, file) = (Arc::clone(&over), std::fs::File::create(disk.place.join("hurry")).unwrap());
+        let thread = std::thread::spawn(move || {
+            let mut n = 0_u64;
+            // After the cut it fails.
+            while !stop.load(Ordering::Relaxed) && file.write_at(&n.to_ne_bytes(), n).is_ok() && file.sync_all().is_ok() {
+                n += 8;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Self(over, Some(thread))
+    }
+}
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.1.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Drop for Disk {
     fn drop(&mut self) {
         if self.device.is_some()
@@ -153,10 +186,12 @@ fn round(worker: &mut Worker<'_>, disk: &mut Disk, round: &Round, r: &mut Random
     worker.tag("kept", &name)?;
     // A little beyond the end, too: what has just been acknowledged.
     let moment = worker.moment(round, r.below(1200));
+    let hurry = Hurry::on(disk);
     let mut children = worker.start(round);
     let lasted = Worker::wait(&mut children, moment);
     let ended: Vec<bool> = children.iter_mut().map(|child| child.try_wait().unwrap().is_some()).collect();
     disk.cut();
+    drop(hurry);
     for child in &children {
         // It may have ended.
         let _ = killpg(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGKILL);

@@ -264,4 +264,11 @@ fn a_damaged_repository_of_ours_is_fetched_anew() {
     std::fs::write(dir.join("HEAD"), "").unwrap();
     image("/b").ok();
     assert_eq!(w.out(&["cat", "/b/f"]), "f");
+    // What a power cut leaves: files without their bytes.
+    let commit = repo.write("f", "g").commit("2");
+    let object = dir.join("objects").join(&commit[..2]).join(&commit[2..]);
+    std::fs::create_dir_all(object.parent().unwrap()).unwrap();
+    std::fs::write(object, "").unwrap();
+    w.image(&format!("FROM base\nADD http://{}/repo/.git#{commit} /c\n", server.host)).ok();
+    assert_eq!(w.out(&["cat", "/c/f"]), "g");
 }
