@@ -10,7 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::Command;
 
 use super::users::Account;
-use super::{Done, World, is_root, program, skipped};
+use super::{Done, World, is_root, note, program, skipped};
 
 const DOCKER: &str = include_str!("../../../testdata/sandbox/docker.tsv");
 const DIFFERENCES: &str = include_str!("../../../testdata/sandbox/differences.tsv");
@@ -75,6 +75,7 @@ fn ask(who: &str, user: Option<&str>) {
     w.file("Dockerfile", &format!("FROM base\nCOPY probe /probe\nRUN mkdir -p /tmp; /probe {arguments} > /out\n"));
     let printed = build_and_run(&w, user, &format!("cat /out; echo =; /probe {arguments}"));
     let (step, container) = printed.split_once("=\n").unwrap();
+    let docker = answers(DOCKER);
     for (place, got) in [("step", answers(step)), ("container", answers(container))] {
         let mut wanted = expected(who, place);
         if kernel() < (6, 12) {
@@ -85,6 +86,13 @@ fn ask(who: &str, user: Option<&str>) {
         let differ = |(q, a): &(&String, &String)| wanted[*q] != **a && (*a == "yes" || kernel() == KERNEL);
         let wrong: Vec<_> = got.iter().filter(differ).collect();
         assert!(wrong.is_empty(), "{who}, {place}: otherwise than docker.tsv and differences.tsv say: {wrong:#?}");
+        let count = |answer| got.iter().filter(|(q, a)| docker[*q] != **a && *a == answer).count();
+        let (looser, stricter) = (count("yes"), count("no"));
+        note(&format!(
+            "sandbox battery: who={who} place={place} questions={} as_docker={} stricter={stricter} looser={looser} undocumented=0",
+            got.len(),
+            got.len() - stricter - looser
+        ));
     }
 }
 
