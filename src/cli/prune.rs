@@ -70,6 +70,10 @@ pub fn run(args: &PruneArgs, session: &Session) -> Result<(), Failure> {
     let now_secs = session.env.now_secs;
     let options = options(args, now_secs)?;
     let store = stored::open(session)?;
+    if !args.dry_run {
+        // Of killed processes.
+        stored::containers(&store)?.reclaim().map_err(|e| Failure::of(&e))?;
+    }
     let uses = worth::uses(&store).map_err(|e| Failure::of(&e))?;
     let report = store.prune(&options, &|records| worth::appraise(records, &uses)).map_err(|e| Failure::of(&e))?;
     Ok(out::result(&match &args.format {

@@ -5,7 +5,6 @@ use clap::Args;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::stored;
-use crate::runner::container::Containers;
 use crate::ui::table::{Align, Table};
 use crate::ui::{human, out};
 
@@ -26,7 +25,7 @@ const SHORT: usize = 12;
 /// Prints the containers.
 pub fn run(args: &PsArgs, session: &Session) -> Result<(), Failure> {
     let store = stored::open(session)?;
-    let containers = Containers::open(&store.containers_dir()).map_err(|e| Failure::of(&e))?;
+    let containers = stored::containers(&store)?;
     let mut table = Table::new(&[
         ("CONTAINER ID", Align::Left),
         ("IMAGE", Align::Left),

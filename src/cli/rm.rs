@@ -5,7 +5,6 @@ use clap::Args;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::stored;
-use crate::runner::container::Containers;
 use crate::ui::out;
 
 /// Remove containers that have ended
@@ -19,7 +18,7 @@ pub struct RmArgs {
 /// Removes each and prints it; the first failure ends it.
 pub fn run(args: &RmArgs, session: &Session) -> Result<(), Failure> {
     let store = stored::open(session)?;
-    let containers = Containers::open(&store.containers_dir()).map_err(|e| Failure::of(&e))?;
+    let containers = stored::containers(&store)?;
     for wanted in &args.containers {
         containers.remove(wanted).map_err(|e| Failure::of(&e))?;
         out::line(wanted)?;

@@ -15,7 +15,6 @@ use crate::graph::{ImageRequest, ImageSource, NetworkMode};
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
 use crate::path::Ownership;
-use crate::runner::container::Containers;
 use crate::runner::{self, ImageToRun, MountedRoot, RunRequest, Streams, request};
 use crate::sandbox::{HostFacts, Network, Rlimit, defaults};
 use crate::snapshot::{Driver, DriverKind};
@@ -120,7 +119,7 @@ fn run_container(args: &RunArgs, session: &Session) -> Result<u8, Failure> {
         let mut lowers = sources.ensure_layers(&image.layers, &driver, ownership).map_err(|e| Failure::of(&e))?;
         lowers.reverse();
         let to_run = ImageToRun { name: args.image.clone(), config: image.config, lowers };
-        let containers = Containers::open(&store.containers_dir()).map_err(|e| Failure::of(&e))?;
+        let containers = stored::containers(store)?;
         containers.reclaim().map_err(|e| Failure::of(&e))?;
         let host = HostFacts::gather().map_err(|e| Failure::message(format!("asking what this host allows: {e}")))?;
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());

@@ -9,6 +9,7 @@ use crate::engine::sources::{Several, Sources, several_of};
 use crate::image::config::ImageConfig;
 use crate::image::platform::Platform;
 use crate::image::reference::Reference;
+use crate::runner::container::Containers;
 use crate::store::{Image, ImageLayer, Store};
 
 /// The largest configuration that is read; registries allow 4 MiB for a manifest, and a configuration is of that kind.
@@ -20,6 +21,12 @@ pub fn open(session: &Session) -> Result<Store, Failure> {
     // no build made such files, and all else works.
     let _ = session.enter();
     Store::open(&session.store()?).map_err(|e| Failure::of(&e))
+}
+
+/// Opens the place of the store's containers.
+pub fn containers(store: &Store) -> Result<Containers, Failure> {
+    let trash = store.staging_dir().map_err(|e| Failure::of(&e))?;
+    Containers::open(&store.containers_dir(), &trash).map_err(|e| Failure::of(&e))
 }
 
 /// Finds an image by name, id, beginning of an id, or `NAME@DIGEST`.

@@ -8,7 +8,11 @@
 //! ```
 //!
 //! A killed `ply` leaves a container whose lock is free; [`Containers::reclaim`] removes those that were to be removed
-//! at their end. A newcomer would write "running" into the record: after kill -9 that would be a lie.
+//! at their end, and those that were being made or removed. A newcomer would write "running" into the record: after kill -9
+//! that would be a lie.
+//!
+//! Containers come and go under a lock on `<containers>` itself, so that what looks unfinished is a leftover. What goes is
+//! first moved into the store's staging of this process, and removed at leisure.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -23,10 +27,14 @@ use crate::path;
 
 use super::process::SHORT_ID;
 
+/// Where the names are.
+const NAMES: &str = "names";
+
 /// The directory of all containers.
 #[derive(Debug, Clone)]
 pub struct Containers {
     directory: PathBuf,
+    trash: PathBuf,
 }
 
 /// What is remembered of a container.
@@ -94,12 +102,24 @@ pub fn new_id() -> io::Result<String> {
 }
 
 impl Containers {
-    /// Takes `directory` (made when missing, mode 0700) as the place of all containers.
-    pub fn open(directory: &Path) -> Result<Self> {
+    /// Takes `directory` (made when missing, mode 0700) as the place of all containers. `trash` is a directory on the same file
+    /// system, whose content somebody removes if this process does not.
+    pub fn open(directory: &Path, trash: &Path) -> Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
-        let names = directory.join("names");
+        let names = directory.join(NAMES);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&names).map_err(io_at("making", &names))?;
-        Ok(Self { directory: directory.into() })
+        Ok(Self { directory: directory.into(), trash: trash.into() })
+    }
+
+    /// Waits until no other process makes or removes a container; none does until the file is dropped.
+    fn alone(&self) -> Result<File> {
+        let file = File::open(&self.directory).map_err(io_at("opening", &self.directory))?;
+        loop {
+            match flock(&file, FlockOperation::LockExclusive) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => return other.map(|()| file).map_err(|errno| io_at("locking", &self.directory)(errno.into())),
+            }
+        }
     }
 
     /// Makes a container. An empty `record.name` becomes the first digits of its id.
@@ -110,6 +130,7 @@ impl Containers {
         if !is_name(&record.name) {
             return Err(ContainerError::BadName(record.name));
         }
+        let alone = self.alone()?;
         let home = self.directory.join(&record.id);
         let files = home.join("files");
         fs::create_dir_all(&files).map_err(io_at("making", &files))?;
@@ -119,6 +140,7 @@ impl Containers {
         flock(&lock, FlockOperation::LockExclusive).map_err(|errno| io_at("locking", &lock_path)(errno.into()))?;
         let container = Container { containers: self.clone(), record, _lock: lock };
         if let Err(error) = self.claim_name(&container.record).and_then(|()| container.save()) {
+            drop(alone);
             // The first error is the one to tell.
             let _ = self.delete(&container.record);
             return Err(error);
@@ -127,7 +149,7 @@ impl Containers {
     }
 
     fn name_path(&self, name: &str) -> PathBuf {
-        self.directory.join("names").join(name)
+        self.directory.join(NAMES).join(name)
     }
 
     fn claim_name(&self, record: &Record) -> Result<()> {
@@ -139,8 +161,8 @@ impl Containers {
                 Err(error) => return Err(io_at("making", &path)(error)),
             }
             let id = fs::read_to_string(&path).unwrap_or_default();
-            // Empty: its owner is between the two calls above. Without directory: a container that was removed halfway.
-            if id.is_empty() || self.directory.join(&id).exists() {
+            // Empty, or without directory: of a container that was made or removed halfway.
+            if !id.is_empty() && self.directory.join(&id).exists() {
                 return Err(ContainerError::NameInUse { name: record.name.clone(), id: id.chars().take(SHORT_ID).collect() });
             }
             fs::remove_file(&path).map_err(io_at("removing", &path))?;
@@ -152,9 +174,8 @@ impl Containers {
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(io_at("reading", &self.directory))? {
             let entry = entry.map_err(io_at("reading", &self.directory))?;
-            // One that is being made or removed has none.
-            let Ok(bytes) = fs::read(entry.path().join("record.json")) else { continue };
-            records.extend(serde_json::from_slice::<Record>(&bytes));
+            // One that is being made has none.
+            records.extend(self.record(&entry.file_name().to_string_lossy()));
         }
         records.sort_by(|a, b| (a.created_secs, &a.id).cmp(&(b.created_secs, &b.id)));
         Ok(records)
@@ -185,22 +206,59 @@ impl Containers {
         self.delete(&record)
     }
 
-    /// Removes what killed processes left that was to be removed at its end. Returns how many.
+    /// Removes what killed processes left that was to be removed at its end, or was being made or removed. Returns how many.
     pub fn reclaim(&self) -> Result<usize> {
-        let stale: Vec<Record> = self.list()?.into_iter().filter(|record| record.remove && !self.is_running(&record.id)).collect();
-        stale.iter().try_for_each(|record| self.delete(record))?;
+        let alone = self.alone()?;
+        let mut stale = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(io_at("reading", &self.directory))? {
+            let entry = entry.map_err(io_at("reading", &self.directory))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name == NAMES || self.is_running(&name) || self.record(&name).is_some_and(|record| !record.remove) {
+                continue;
+            }
+            self.discard(&name)?;
+            stale.push(name);
+        }
+        let names = self.directory.join(NAMES);
+        for entry in fs::read_dir(&names).map_err(io_at("reading", &names))? {
+            let path = entry.map_err(io_at("reading", &names))?.path();
+            let id = fs::read_to_string(&path).unwrap_or_default();
+            if id.is_empty() || !self.directory.join(id).exists() {
+                fs::remove_file(&path).map_err(io_at("removing", &path))?;
+            }
+        }
+        drop(alone);
+        stale.iter().try_for_each(|id| self.empty_trash(id))?;
         Ok(stale.len())
     }
 
-    /// The record goes first: what is left of a removal that was cut off is not listed, and owns no name.
     fn delete(&self, record: &Record) -> Result<()> {
-        let _ = fs::remove_file(self.directory.join(&record.id).join("record.json"));
+        let alone = self.alone()?;
+        self.discard(&record.id)?;
         let name = self.name_path(&record.name);
         if fs::read_to_string(&name).is_ok_and(|id| id == record.id) {
             fs::remove_file(&name).map_err(io_at("removing", &name))?;
         }
-        let root = path::Root::open(&self.directory).map_err(|source| ContainerError::Remove { id: record.id.clone(), source })?;
-        path::remove_tree(&root, record.id.as_bytes()).map_err(|source| ContainerError::Remove { id: record.id.clone(), source })
+        drop(alone);
+        self.empty_trash(&record.id)
+    }
+
+    /// Takes a container out of sight: from now on it is not listed, and owns no name.
+    fn discard(&self, id: &str) -> Result<()> {
+        let home = self.directory.join(id);
+        fs::rename(&home, self.trash.join(id)).map_err(io_at("removing", &home))
+    }
+
+    fn empty_trash(&self, id: &str) -> Result<()> {
+        let failed = |source| ContainerError::Remove { id: id.to_owned(), source };
+        let trash = path::Root::open(&self.trash).map_err(failed)?;
+        path::remove_tree(&trash, id.as_bytes()).map_err(failed)
+    }
+
+    /// Reads a container's record; none: it is being made, or is no container.
+    fn record(&self, id: &str) -> Option<Record> {
+        let bytes = fs::read(self.directory.join(id).join("record.json")).ok()?;
+        serde_json::from_slice(&bytes).ok()
     }
 }
 
@@ -243,7 +301,9 @@ mod tests {
 
     fn containers() -> (tempfile::TempDir, Containers) {
         let directory = tempfile::tempdir().unwrap();
-        let containers = Containers::open(&directory.path().join("c")).unwrap();
+        let trash = directory.path().join("trash");
+        fs::create_dir(&trash).unwrap();
+        let containers = Containers::open(&directory.path().join("c"), &trash).unwrap();
         (directory, containers)
     }
 
@@ -284,7 +344,16 @@ mod tests {
         drop(containers.create(record("aa11", "gone", true)).unwrap());
         drop(containers.create(record("bb22", "kept", false)).unwrap());
         let running = containers.create(record("cc33", "running", true)).unwrap();
-        assert_eq!(containers.reclaim().unwrap(), 1);
+        // One that was killed while it was made, two that a power cut took the bytes of, and a name without a container.
+        fs::create_dir(containers.directory.join("dd44")).unwrap();
+        for (id, name) in [("ee55", "torn"), ("ff66", "")] {
+            drop(containers.create(record(id, name, false)).unwrap());
+            fs::write(containers.directory.join(id).join("record.json"), "").unwrap();
+        }
+        fs::write(containers.name_path("torn"), "").unwrap();
+        assert_eq!(containers.reclaim().unwrap(), 4);
+        let names: Vec<_> = fs::read_dir(containers.directory.join(NAMES)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(names.len() == 2 && fs::read_dir(&containers.trash).unwrap().count() == 0, "{names:?}");
         let ids: Vec<_> = containers.list().unwrap().into_iter().map(|record| record.id).collect();
         assert_eq!(ids, ["bb22", "cc33"]);
         running.finish(0).unwrap();

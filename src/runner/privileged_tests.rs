@@ -19,7 +19,8 @@ struct Outcome {
 /// Runs busybox with our streams as pipes, or (`terminal`) as a terminal into which `input` is typed.
 fn outcome(request: RunRequest, image_user: &str, input: Option<&str>) -> Outcome {
     let (root, store) = (busybox_root(), tempfile::tempdir().unwrap());
-    let containers = Containers::open(store.path()).unwrap();
+    let trash = tempfile::tempdir_in(store.path().parent().unwrap()).unwrap();
+    let containers = Containers::open(store.path(), trash.path()).unwrap();
     let mut config = ImageConfig::default();
     config.config.env = vec!["PATH=/bin".into()];
     config.config.user = image_user.into();

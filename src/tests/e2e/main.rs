@@ -97,7 +97,11 @@ impl From<Output> for Done {
 
 impl World {
     fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("ply-e2e-").tempdir().unwrap();
+        Self::at(tempfile::Builder::new().prefix("ply-e2e-").tempdir().unwrap())
+    }
+
+    /// In a directory that was made for it.
+    fn at(dir: tempfile::TempDir) -> Self {
         std::fs::create_dir(dir.path().join("ctx")).unwrap();
         std::fs::create_dir(dir.path().join("home")).unwrap();
         // Another program's build can be tried, such as a release's.

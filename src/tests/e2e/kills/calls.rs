@@ -152,16 +152,17 @@ fn spread(total: u64, count: u64, shift: u64) -> Vec<u64> {
 
 #[test]
 fn whatever_call_a_command_is_killed_at_the_store_is_clean_and_the_next_one_gives_the_same() {
-    let (seed, count) = (number("PLY_TEST_SEED", 1), rounds(12));
+    let (seed, count) = (number("PLY_TEST_SEED", 1), rounds(8));
     let reference = Reference::new();
     let Some(site) = Site::new(Bench::own(), &reference) else { return };
     let mut summary = Vec::new();
     let tally = Tally::default();
-    let single = is_root().then(|| Bench::user("calls", false)).flatten().and_then(|bench| Site::new(bench, &reference));
+    let user = |who, ranges| is_root().then(|| Bench::user(who, ranges)).flatten().and_then(|bench| Site::new(bench, &reference));
+    let (ranges, single) = (user("rcalls", true), user("scalls", false));
     if single.is_none() {
         skipped("users: needs root, to make accounts");
     }
-    for (site, deeds) in [(Some(&site), &DEEDS[..]), (single.as_ref(), &DEEDS[..1])] {
+    for (site, deeds) in [(Some(&site), &DEEDS[..]), (ranges.as_ref(), &DEEDS[..1]), (single.as_ref(), &DEEDS[..1])] {
         let Some(site) = site else { continue };
         for deed in deeds {
             let line = every_call(site, *deed, count, seed, &tally);

@@ -27,11 +27,14 @@ pub(super) enum Deed {
     Prune,
     /// A build that fetches a repository.
     Git,
+    /// A container that is removed at its end.
+    Run,
     /// Two builds and a collection at once.
     Several,
 }
 
-pub(super) const DEEDS: [Deed; 8] = [Deed::Cold, Deed::Warm, Deed::Pull, Deed::Push, Deed::Load, Deed::Prune, Deed::Git, Deed::Several];
+pub(super) const DEEDS: [Deed; 9] =
+    [Deed::Cold, Deed::Warm, Deed::Pull, Deed::Push, Deed::Load, Deed::Prune, Deed::Git, Deed::Run, Deed::Several];
 
 /// What is made once, and what everything gives.
 pub(super) struct Golden {
@@ -167,7 +170,7 @@ impl<'g> Worker<'g> {
     pub(super) fn prepare(&self, round: &Round) {
         let (pushed, pulled) = self.remote(round);
         match round.deed {
-            Deed::Cold => {}
+            Deed::Cold | Deed::Run => {}
             Deed::Warm => self.bench.context("warm", round.seed),
             Deed::Pull | Deed::Load => {
                 self.run(&["rmi", if round.deed == Deed::Pull { &pulled } else { "app" }]);
@@ -198,6 +201,11 @@ impl<'g> Worker<'g> {
             Deed::Load => vec![self.bench.command(&["load", "-i", self.golden.archive.to_str().unwrap()])],
             Deed::Prune => vec![self.bench.command(&["prune", "--all"])],
             Deed::Git => vec![self.bench.command(&["build", "-t", "git", self.golden.git_context.to_str().unwrap()])],
+            Deed::Run => {
+                let mark = format!("MARK={}", self.bench.w.dir.path().display());
+                let script = "echo x > /x; sleep 0.05; cat /x /two";
+                vec![self.bench.command(&["run", "--rm", "--name", "one", "-e", &mark, "kept", "sh", "-c", script])]
+            }
             Deed::Several => vec![build("a", "a"), build("b", "b"), self.bench.command(&["prune", "--all"])],
         };
         commands.iter_mut().map(|c| c.env("PLY_STORE", self.store(round)).spawn().unwrap()).collect()
@@ -213,7 +221,7 @@ impl<'g> Worker<'g> {
             Deed::Load => vec![("app".to_owned(), self.golden.app.clone())],
             Deed::Several => vec![six("a", round.seed), six("b", round.seed + 1)],
             Deed::Git => vec![("git".to_owned(), self.golden.git.clone())],
-            Deed::Push | Deed::Prune => Vec::new(),
+            Deed::Push | Deed::Prune | Deed::Run => Vec::new(),
         }
     }
 
@@ -282,6 +290,7 @@ impl<'g> Worker<'g> {
                 succeeded("the collection", &done[0])?;
                 self.build("warm", "t", &golden_of(round.seed))?;
             }
+            Deed::Run => golden("the container", &done[0], "x\none")?,
             Deed::Git => golden("the build from a repository", &done[0], &self.golden.git)?,
             Deed::Several => {
                 golden("a", &done[0], &golden_of(round.seed))?;

@@ -127,8 +127,8 @@ fn whatever_moment_a_command_is_killed_at_the_store_is_clean_and_the_next_one_gi
                     let mut r = Random::new(seed);
                     let deed = DEEDS[r.below(DEEDS.len())];
                     let deed = if now.can(deed) { deed } else { Deed::Warm };
-                    let builds = matches!(deed, Deed::Cold | Deed::Warm | Deed::Several);
-                    let victim = [Victim::Process, Victim::Process, Victim::Group, Victim::Child][r.below(if builds { 4 } else { 3 })];
+                    let sandboxes = matches!(deed, Deed::Cold | Deed::Warm | Deed::Git | Deed::Several);
+                    let victim = [Victim::Process, Victim::Process, Victim::Group, Victim::Child][r.below(if sandboxes { 4 } else { 3 })];
                     let this = Round { seed, deed, deep: r.chance(20) };
                     let (inside, clean, outcome) = round(&mut now, &this, victim, &mut r);
                     let name = format!("seed {seed}, {deed:?}, {victim:?} as {}", now.bench.who);
