@@ -1,15 +1,27 @@
 //! Where an archive goes: a file that appears whole or not at all, a device or pipe, standard output.
+//!
+//! Where the file system can, the file has no name until it is whole: a kill leaves nothing, and nobody has to find it. It is not
+//! synced, as no file is that a program writes for its user.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::ExportError;
 use crate::engine::request::Destination;
 
 /// An archive that is being written.
 pub(super) enum Sink<'a> {
+    Nameless {
+        file: io::BufWriter<File>,
+        path: PathBuf,
+    },
+    /// Where no file can be without a name.
     Temporary {
         file: io::BufWriter<tempfile::NamedTempFile>,
         path: PathBuf,
@@ -43,6 +55,9 @@ impl<'a> Sink<'a> {
         // A link to a file is written through: the file is replaced, the link stays.
         let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if let Some(file) = nameless(parent) {
+            return Ok(Self::Nameless { file: io::BufWriter::with_capacity(BUFFER_BYTES, file), path });
+        }
         // The umask applies to 0666 as for any file that a program makes.
         let temp = tempfile::Builder::new().prefix(".ply-").permissions(Permissions::from_mode(0o666)).tempfile_in(parent);
         let file = io::BufWriter::with_capacity(BUFFER_BYTES, temp.map_err(failed)?);
@@ -52,13 +67,14 @@ impl<'a> Sink<'a> {
     /// For messages.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Temporary { path, .. } | Self::Direct { path, .. } => path.display().to_string(),
+            Self::Nameless { path, .. } | Self::Temporary { path, .. } | Self::Direct { path, .. } => path.display().to_string(),
             Self::Stdout(_) => "standard output".into(),
         }
     }
 
     pub(super) fn writer(&mut self) -> &mut dyn Write {
         match self {
+            Self::Nameless { file, .. } => file,
             Self::Temporary { file, .. } => file,
             Self::Direct { file, .. } => file,
             Self::Stdout(out) => out,
@@ -70,12 +86,54 @@ impl<'a> Sink<'a> {
         let dest = self.name();
         let failed = |source| ExportError::Write { dest: dest.clone(), source };
         self.writer().flush().map_err(failed)?;
-        if let Self::Temporary { file, path } = self {
-            let temp = file.into_inner().map_err(|e| failed(e.into_error()))?;
-            temp.persist(&path).map_err(|e| failed(e.error))?;
+        match self {
+            Self::Nameless { file, path } => {
+                let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
+                name(&file, &path).map_err(failed)
+            }
+            Self::Temporary { file, path } => {
+                let temp = file.into_inner().map_err(|e| failed(e.into_error()))?;
+                temp.persist(&path).map(drop).map_err(|e| failed(e.error))
+            }
+            Self::Direct { .. } | Self::Stdout(_) => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// Makes a file without a name in `dir`; none: that can't be done, or it could not be named afterwards.
+fn nameless(dir: &Path) -> Option<File> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(dir, flags, Mode::from_raw_mode(0o666)).ok()?);
+    link_of(&file).exists().then_some(file)
+}
+
+/// By this link a file is named that has no name, open(2).
+fn link_of(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
+/// Gives the file its name, in place of whatever has it.
+fn name(file: &File, path: &Path) -> io::Result<()> {
+    let link = |to: &Path| rustix::fs::linkat(CWD, link_of(file), CWD, to, AtFlags::SYMLINK_FOLLOW);
+    match link(path) {
+        Err(Errno::EXIST) => {}
+        other => return other.map_err(io::Error::from),
+    }
+    // A link replaces nothing, a rename does.
+    for n in 0_u32.. {
+        let temp = path.with_file_name(format!(".ply-{}-{n}", std::process::id()));
+        match link(&temp) {
+            Err(Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+            Ok(()) => {
+                return std::fs::rename(&temp, path).inspect_err(|_| {
+                    // The first error is the one to tell.
+                    let _ = std::fs::remove_file(&temp);
+                });
+            }
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 #[cfg(test)]
@@ -93,6 +151,7 @@ mod tests {
         drop(sink);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         for text in ["one", "two"] {
+            assert!(std::fs::read_dir(dir.path()).unwrap().all(|e| e.unwrap().path() == path), "nothing beside it");
             let mut sink = Sink::open(&to, &mut nowhere).unwrap();
             sink.writer().write_all(text.as_bytes()).unwrap();
             sink.finish().unwrap();

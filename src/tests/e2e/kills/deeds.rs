@@ -24,6 +24,7 @@ pub(super) enum Deed {
     Pull,
     Push,
     Load,
+    Save,
     Prune,
     /// A build that fetches a repository.
     Git,
@@ -33,8 +34,8 @@ pub(super) enum Deed {
     Several,
 }
 
-pub(super) const DEEDS: [Deed; 9] =
-    [Deed::Cold, Deed::Warm, Deed::Pull, Deed::Push, Deed::Load, Deed::Prune, Deed::Git, Deed::Run, Deed::Several];
+pub(super) const DEEDS: [Deed; 10] =
+    [Deed::Cold, Deed::Warm, Deed::Pull, Deed::Push, Deed::Load, Deed::Save, Deed::Prune, Deed::Git, Deed::Run, Deed::Several];
 
 /// What is made once, and what everything gives.
 pub(super) struct Golden {
@@ -120,14 +121,19 @@ pub(super) struct Worker<'g> {
     golden: &'g Golden,
     /// Where its stores lie.
     home: PathBuf,
+    /// The archive of the image that stays.
+    saved: Vec<u8>,
     lasts: [Duration; DEEDS.len()],
 }
 
 impl<'g> Worker<'g> {
     /// Makes the image that stays, and measures each deed once.
     pub(super) fn new(bench: Bench, golden: &'g Golden, home: PathBuf) -> Self {
-        let mut worker = Self { bench, golden, home, lasts: [Duration::ZERO; DEEDS.len()] };
+        let mut worker = Self { bench, golden, home, saved: Vec::new(), lasts: [Duration::ZERO; DEEDS.len()] };
         worker.build("ctx", "kept", &golden.kept).unwrap();
+        let archive = worker.bench.w.path("saved.tar");
+        worker.run(&["save", "-o", archive.to_str().unwrap(), "kept"]).ok();
+        worker.saved = std::fs::read(archive).unwrap();
         for (n, deed) in DEEDS.into_iter().enumerate() {
             if !worker.can(deed) {
                 continue;
@@ -171,6 +177,12 @@ impl<'g> Worker<'g> {
         let (pushed, pulled) = self.remote(round);
         match round.deed {
             Deed::Cold | Deed::Run => {}
+            Deed::Save => {
+                // Every other time there is one to be replaced.
+                if round.seed.is_multiple_of(2) {
+                    let _ = std::fs::remove_file(self.bench.w.path("out/kept.tar"));
+                }
+            }
             Deed::Warm => self.bench.context("warm", round.seed),
             Deed::Pull | Deed::Load => {
                 self.run(&["rmi", if round.deed == Deed::Pull { &pulled } else { "app" }]);
@@ -199,6 +211,7 @@ impl<'g> Worker<'g> {
             Deed::Pull => vec![self.bench.command(&["pull", &pulled])],
             Deed::Push => vec![self.bench.command(&["push", &pushed])],
             Deed::Load => vec![self.bench.command(&["load", "-i", self.golden.archive.to_str().unwrap()])],
+            Deed::Save => vec![self.bench.command(&["save", "-o", self.bench.w.path("out/kept.tar").to_str().unwrap(), "kept"])],
             Deed::Prune => vec![self.bench.command(&["prune", "--all"])],
             Deed::Git => vec![self.bench.command(&["build", "-t", "git", self.golden.git_context.to_str().unwrap()])],
             Deed::Run => {
@@ -221,7 +234,7 @@ impl<'g> Worker<'g> {
             Deed::Load => vec![("app".to_owned(), self.golden.app.clone())],
             Deed::Several => vec![six("a", round.seed), six("b", round.seed + 1)],
             Deed::Git => vec![("git".to_owned(), self.golden.git.clone())],
-            Deed::Push | Deed::Prune | Deed::Run => Vec::new(),
+            Deed::Push | Deed::Save | Deed::Prune | Deed::Run => Vec::new(),
         }
     }
 
@@ -251,12 +264,26 @@ impl<'g> Worker<'g> {
 
     /// Checks those that ended well of several that were disturbed.
     pub(super) fn spared(&self, round: &Round, done: &[Output]) -> Outcome<()> {
+        if round.deed == Deed::Save {
+            self.out(false)?;
+        }
         if round.deed == Deed::Several {
             for (output, number) in done.iter().zip([round.seed, round.seed + 1]).filter(|(o, _)| o.status.success()) {
                 same("one of those at once", String::from_utf8_lossy(&output.stdout).trim(), &self.golden.reference.six(number))?;
             }
         }
         Ok(())
+    }
+
+    /// Checks that nothing lies where archives go but a whole one.
+    fn out(&self, is_there: bool) -> Outcome<()> {
+        let names: Vec<_> = std::fs::read_dir(self.bench.w.path("out")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let whole = |name| std::fs::read(self.bench.w.path("out").join(name)).unwrap() == self.saved;
+        match &names[..] {
+            [] if !is_there => Ok(()),
+            [one] if whole(one) => Ok(()),
+            _ => Err(format!("beside a whole archive, or instead of it: {names:?}")),
+        }
     }
 
     /// Does the same again, undisturbed, and checks it.
@@ -289,6 +316,10 @@ impl<'g> Worker<'g> {
             Deed::Prune => {
                 succeeded("the collection", &done[0])?;
                 self.build("warm", "t", &golden_of(round.seed))?;
+            }
+            Deed::Save => {
+                succeeded("the saving", &done[0])?;
+                self.out(true)?;
             }
             Deed::Run => golden("the container", &done[0], "x\none")?,
             Deed::Git => golden("the build from a repository", &done[0], &self.golden.git)?,

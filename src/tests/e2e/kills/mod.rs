@@ -3,7 +3,7 @@
 //!
 //! | module | what is done to it | by hand, all of it |
 //! |---|---|---|
-//! | `random` | kill -9 at random moments of builds, a pull, a push, a load, a collection, a container, and of three at once | `PLY_TEST_ROUNDS=1000 cargo test --test e2e kills::random -- --nocapture` |
+//! | `random` | kill -9 at random moments of builds, a pull, a push, a load, a save, a collection, a container, and of three at once | `PLY_TEST_ROUNDS=1000 cargo test --test e2e kills::random -- --nocapture` |
 //! | `calls` | kill -9 before each call that changes something | `PLY_TEST_ROUNDS=all cargo test --test e2e kills::calls -- --nocapture` |
 //! | `power` | the file system forgets what it has not written | `PLY_TEST_ROUNDS=200 cargo test --test e2e kills::power -- --nocapture` |
 //!
@@ -70,6 +70,7 @@ impl Bench {
         for (name, number) in [("ctx", 0), ("warm", 0), ("a", 0), ("b", 0)] {
             bench.context(name, number);
         }
+        std::fs::create_dir(bench.w.path("out")).unwrap();
         if let Some(id) = ids {
             let owner = format!("{id}:{id}");
             assert!(Command::new("chown").args(["-R", &owner]).arg(bench.w.dir.path()).status().unwrap().success());
