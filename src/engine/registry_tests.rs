@@ -47,7 +47,8 @@ impl Bench {
         let request = ImageRequest { source: ImageSource::Reference(name.into()), platform: Platform::host() };
         let pulled = self.sources().resolve(&request);
         // Whatever came of it.
-        let report = self.store.fsck(Depth::Deep, &|_, _| Err("there are no layers".into())).unwrap();
+        let report =
+            self.store.fsck(Depth::Deep, &|_: &crate::digest::LayerId, _: &std::path::Path| Err("there are no layers".into())).unwrap();
         assert_eq!(report.problems, []);
         pulled.map(drop).map_err(|e| super::error::chain(&e))
     }

@@ -57,14 +57,30 @@ pub struct FsckReport {
     pub blobs: u64,
     /// How many layer directories were looked at.
     pub layers: u64,
+    /// How many of these nothing can be compared with, or why not: only at [`Depth::Deep`].
+    pub unproven: Vec<(LayerId, String)>,
 }
 
-/// Digests a layer directory; the error is a text for people.
-pub type DigestLayer<'a> = &'a dyn Fn(&LayerId, &Path) -> std::result::Result<ContentDigest, String>;
+/// What a layer's files are, and what they should be; errors are texts for people.
+pub trait LayerProof {
+    /// Digests a layer's directory.
+    fn digest(&self, layer: &LayerId, dir: &Path) -> std::result::Result<ContentDigest, String>;
+
+    /// Returns what a directory that is named by its diff ID should hold, by the blob that it was made of; none: nobody can tell.
+    fn by_blob(&self, _layer: &LayerId) -> std::result::Result<Option<ContentDigest>, String> {
+        Ok(None)
+    }
+}
+
+impl<F: Fn(&LayerId, &Path) -> std::result::Result<ContentDigest, String>> LayerProof for F {
+    fn digest(&self, layer: &LayerId, dir: &Path) -> std::result::Result<ContentDigest, String> {
+        self(layer, dir)
+    }
+}
 
 impl Store {
-    /// Checks the store; builds may go on meanwhile. With [`Depth::Deep`], `digest_layer` reads the layers again.
-    pub fn fsck(&self, depth: Depth, digest_layer: DigestLayer<'_>) -> Result<FsckReport> {
+    /// Checks the store; builds may go on meanwhile. With [`Depth::Deep`], `proof` reads the layers again.
+    pub fn fsck(&self, depth: Depth, proof: &dyn LayerProof) -> Result<FsckReport> {
         // The directories themselves are asked, whatever this process saw before.
         self.forget_in_place();
         self.flush()?;
@@ -73,7 +89,7 @@ impl Store {
         let verdict = self.all(pragma, [], |r| r.get::<_, String>(0))?;
         report.problems.extend(verdict.into_iter().filter(|line| line != "ok").map(Problem::Index));
         self.check_blobs(depth, &mut report)?;
-        self.check_layers(depth, digest_layer, &mut report)?;
+        self.check_layers(depth, proof, &mut report)?;
         self.check_images(&mut report)?;
         self.check_references(&mut report)?;
         self.find_garbage(&mut report)?;
@@ -104,7 +120,7 @@ impl Store {
         Ok(())
     }
 
-    fn check_layers(&self, depth: Depth, digest_layer: DigestLayer<'_>, report: &mut FsckReport) -> Result<()> {
+    fn check_layers(&self, depth: Depth, proof: &dyn LayerProof, report: &mut FsckReport) -> Result<()> {
         let rows = self.all("SELECT id,content FROM layers", [], |r| Ok((r.get::<_, String>(0)?, r.get::<_, Option<String>>(1)?)))?;
         for (id, content) in rows {
             let Some(layer) = read::<LayerId>(&id, report) else { continue };
@@ -114,10 +130,27 @@ impl Store {
                 report.problems.push(Problem::LayerMissing(layer));
                 continue;
             }
-            let Some(content) = content.filter(|_| depth == Depth::Deep) else { continue };
-            let found = match digest_layer(&layer, &path) {
-                Ok(found) if found.to_string() == content => continue,
-                Ok(found) => format!("its content is {found}, not {content}"),
+            if depth == Depth::Quick {
+                continue;
+            }
+            // A base's layer is named by its tar: what its files should be, the blob knows.
+            let wanted = match content {
+                Some(content) => content,
+                None => match proof.by_blob(&layer) {
+                    Ok(Some(content)) => content.to_string(),
+                    Ok(None) => {
+                        report.unproven.push((layer, "there is no blob of it".into()));
+                        continue;
+                    }
+                    Err(why) => {
+                        report.unproven.push((layer, why));
+                        continue;
+                    }
+                },
+            };
+            let found = match proof.digest(&layer, &path) {
+                Ok(found) if found.to_string() == wanted => continue,
+                Ok(found) => format!("its content is {found}, not {wanted}"),
                 Err(e) => e,
             };
             report.problems.push(Problem::LayerDamaged { layer, found });
@@ -189,8 +222,14 @@ impl Store {
     }
 
     /// Forgets what the problems speak of, so that it is built or fetched again; images that lack a part are removed
-    /// with their names. The damaged files become garbage. [`Problem::Index`] is left: see [`Store::set_index_aside`].
+    /// with their names. The damaged files become garbage. An index that can be read is written anew, of what it still says;
+    /// where it can't be, [`Problem::Index`] is left: see [`Store::set_index_aside`].
     pub fn repair(&self, problems: &[Problem]) -> Result<()> {
+        if problems.iter().any(|p| matches!(p, Problem::Index(_))) {
+            self.flush()?;
+            // What fails here, the next check still finds.
+            let _ = self.db().execute_batch("REINDEX; VACUUM");
+        }
         for problem in problems {
             match problem {
                 Problem::BlobMissing(digest) | Problem::BlobDamaged { digest, .. } => self.discard_blob(digest)?,

@@ -55,7 +55,7 @@ pub use blob::{NewBlob, VerifyingReader};
 pub use collect::CollectPolicy;
 pub use commit::Durability;
 pub use error::StoreError;
-pub use fsck::{Depth, DigestLayer, FsckReport, Problem};
+pub use fsck::{Depth, FsckReport, LayerProof, Problem};
 pub use image::{Image, ImageLayer, NewImage, Source};
 pub use layers::{LayerBlob, LayerFacts};
 pub use lock::{GiveUp, StepGuard};

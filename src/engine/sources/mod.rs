@@ -48,7 +48,7 @@ pub use load::Loaded;
 pub use named::{BuildContext, FilesSource, NamedError, parse_build_context};
 pub use pulled::{Missing, Pulls};
 pub use several::{Several, Which, note_several, several_of};
-pub use unpack::{open_blob, open_unverified};
+pub use unpack::{open_blob, open_unverified, unpack_again};
 
 /// When registries are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

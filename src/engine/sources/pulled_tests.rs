@@ -105,7 +105,7 @@ fn a_registry_that_lies_or_breaks_off_leaves_nothing() {
         assert!(!bench.store.has_blob(&layers[0]).unwrap(), "{lie}");
         assert_eq!(bench.store.layer_dir(&image.layers[0].id).unwrap(), None, "{lie}");
         bench.store.flush().unwrap();
-        let report = bench.store.fsck(Depth::Deep, &|_, _| Err("no layer is here".into())).unwrap();
+        let report = bench.store.fsck(Depth::Deep, &|_: &LayerId, _: &std::path::Path| Err("no layer is here".into())).unwrap();
         assert!(report.problems.is_empty(), "{:?}", report.problems);
     }
 }

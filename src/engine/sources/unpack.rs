@@ -153,6 +153,21 @@ impl Sources<'_> {
     }
 }
 
+/// Unpacks the blob of a layer that the store has into `dir` once more; no: the store has no blob of it.
+///
+/// # Errors
+/// A layer with links to files of the layers below can't be unpacked without these.
+pub fn unpack_again(store: &Store, diff_id: &DiffId, dir: &Path, ownership: Ownership) -> Result<bool, SourceError> {
+    let Some(blob) = blob_of(store, diff_id)? else { return Ok(false) };
+    let failed = |source| SourceError::Unpack { diff_id: *diff_id, source };
+    let limits = Limits::default();
+    let (_, tar) = layer::decompress(open_blob(store, &blob)?, limits.max_bytes.saturating_mul(2))
+        .map_err(|source| failed(LayerError::Read { source }))?;
+    let root = Root::open(dir).map_err(|e| failed(e.into()))?;
+    let unpacked = layer::unpack(tar, &root, &UnpackOptions { below: Below::Unknown, ownership, limits }).map_err(failed)?;
+    if unpacked.diff_id == *diff_id { Ok(true) } else { Err(SourceError::DiffId { diff_id: *diff_id, found: unpacked.diff_id }) }
+}
+
 /// A tar whose files are written as it is read.
 struct Unpacking<'a, R> {
     inner: R,

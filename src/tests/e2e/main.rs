@@ -12,6 +12,7 @@ mod cache;
 mod checks;
 mod claims;
 mod compression;
+mod damage;
 mod explain;
 mod faults;
 #[path = "../../registry/fixture.rs"]
