@@ -39,6 +39,7 @@ mod sandbox_battery;
 mod several;
 mod shared_cache;
 mod sharing;
+mod storm;
 #[path = "../../registry/testserver.rs"]
 mod testserver;
 mod users;
