@@ -18,10 +18,12 @@ enum Deed {
     /// A build of which the last three steps changed.
     Warm,
     Load,
+    /// A container that is removed at its end.
+    Run,
     Prune,
 }
 
-const DEEDS: [Deed; 4] = [Deed::Six, Deed::Warm, Deed::Load, Deed::Prune];
+const DEEDS: [Deed; 5] = [Deed::Six, Deed::Warm, Deed::Load, Deed::Run, Deed::Prune];
 
 struct Site<'r> {
     bench: Bench,
@@ -51,6 +53,7 @@ impl<'r> Site<'r> {
             Deed::Six => self.bench.build_args("ctx", "t"),
             Deed::Warm => self.bench.build_args("warm", "t"),
             Deed::Load => vec!["load".into(), "-i".into(), self.archive.display().to_string()],
+            Deed::Run => ["run", "--rm", "--name", "one", "six", "sh", "-c", "echo x > /x; cat /two"].map(str::to_owned).into(),
             Deed::Prune => vec!["prune".into(), "--all".into()],
         }
     }
@@ -93,6 +96,12 @@ impl<'r> Site<'r> {
         (done, log.lines().map(str::to_owned).collect())
     }
 
+    /// Tries whether programs can be traced here.
+    fn can_trace(&self) -> Outcome<()> {
+        let done: Done = std::process::Command::new(&self.tool).args(["trace", "/dev/null", "0", "0", "true"]).output().unwrap().into();
+        succeeded("tracing", &done)
+    }
+
     /// What is to be there after the deed was done again.
     fn check(&self, deed: Deed, done: &Done, store: &Path) -> Outcome<()> {
         let want = |n| self.reference.six(n);
@@ -103,6 +112,7 @@ impl<'r> Site<'r> {
                 succeeded("the load", done)?;
                 same("what was loaded", &self.bench.id(store, "six")?, &want(0))?;
             }
+            Deed::Run => golden("the container", done, "one")?,
             Deed::Prune => {
                 succeeded("the collection", done)?;
                 golden("what is built afterwards", &self.run(Deed::Six, store), &want(0))?;
@@ -151,17 +161,20 @@ fn spread(total: u64, count: u64, shift: u64) -> Vec<u64> {
 }
 
 #[test]
-fn whatever_call_a_command_is_killed_at_the_store_is_clean_and_the_next_one_gives_the_same() {
+fn privileged_whatever_call_a_command_is_killed_at_the_store_is_clean_and_the_next_one_gives_the_same() {
+    if !is_root() {
+        return skipped("needs root, to trace what has privileges");
+    }
     let (seed, count) = (number("PLY_TEST_SEED", 1), rounds(8));
     let reference = Reference::new();
     let Some(site) = Site::new(Bench::own(), &reference) else { return };
     let mut summary = Vec::new();
     let tally = Tally::default();
-    let user = |who, ranges| is_root().then(|| Bench::user(who, ranges)).flatten().and_then(|bench| Site::new(bench, &reference));
-    let (ranges, single) = (user("rcalls", true), user("scalls", false));
-    if single.is_none() {
-        skipped("users: needs root, to make accounts");
+    if let Err(why) = site.can_trace() {
+        return skipped(&why);
     }
+    let user = |who, ranges| Bench::user(who, ranges).and_then(|bench| Site::new(bench, &reference));
+    let (ranges, single) = (user("rcalls", true), user("scalls", false));
     for (site, deeds) in [(Some(&site), &DEEDS[..]), (ranges.as_ref(), &DEEDS[..1]), (single.as_ref(), &DEEDS[..1])] {
         let Some(site) = site else { continue };
         for deed in deeds {

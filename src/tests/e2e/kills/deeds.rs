@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Output};
 use std::time::{Duration, Instant};
 
-use super::super::random::{Random, remove_tree};
+use super::super::random::Random;
 use super::super::registry::Registry;
 use super::super::remote::{Repo, file_server};
 use super::super::testserver::TestServer;
@@ -332,7 +332,7 @@ impl<'g> Worker<'g> {
         if round.deed == Deed::Cold {
             self.bench.fsck(&store, round.deep)?;
             self.bench.tidy(&store)?;
-            remove_tree(&store);
+            self.bench.remove(&store);
             return Ok(());
         }
         self.stays()?;

@@ -39,6 +39,16 @@ fn strike(victim: Victim, r: &mut Random, children: &mut [Child]) -> bool {
     inside
 }
 
+/// Kills once more, while what the first kill left is cleared up.
+fn once_more(worker: &Worker<'_>, round: &Round, victim: Victim, r: &mut Random) -> Outcome<()> {
+    let mut children = worker.start(round);
+    Worker::wait(&mut children, worker.moment(round, r.below(300)));
+    strike(victim, r, &mut children);
+    let done: Vec<Output> = children.into_iter().map(|c| c.wait_with_output().unwrap()).collect();
+    worker.bench.settled()?;
+    spared(victim, &done)
+}
+
 /// One kill, and all that is looked at afterwards. Returns whether it landed inside, and whether `fsck` was clean.
 fn round(worker: &mut Worker<'_>, round: &Round, victim: Victim, r: &mut Random) -> (bool, bool, Outcome<()>) {
     worker.prepare(round);
@@ -52,6 +62,9 @@ fn round(worker: &mut Worker<'_>, round: &Round, victim: Victim, r: &mut Random)
         worker.bench.settled()?;
         spared(victim, &done)?;
         worker.spared(round, &done)?;
+        if r.chance(20) {
+            once_more(worker, round, victim, r)?;
+        }
         if worker.store(round).exists() {
             worker.bench.fsck(&worker.store(round), round.deep)?;
             if r.chance(30) {
