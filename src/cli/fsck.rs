@@ -7,8 +7,9 @@ use clap::Args;
 
 use crate::cli::failure::{FAILED, Failure, chain};
 use crate::cli::session::Session;
-use crate::digest::{ContentDigest, LayerId};
+use crate::digest::{ContentDigest, DiffId, LayerId};
 use crate::engine::sources::unpack_again;
+use crate::image::config::ImageConfig;
 use crate::layer;
 use crate::path::Ownership;
 use crate::snapshot::diff;
@@ -95,6 +96,10 @@ impl LayerProof for Files<'_> {
             Err(e) => Err(chain(&e)),
         }
     }
+
+    fn diff_ids(&self, config: &[u8]) -> Result<Option<Vec<DiffId>>, String> {
+        ImageConfig::parse(config).map(|c| Some(c.rootfs.diff_ids)).map_err(|e| format!("it can't be read: {e}"))
+    }
 }
 
 fn told(report: &FsckReport) -> String {
@@ -113,6 +118,8 @@ fn told(report: &FsckReport) -> String {
 mod tests {
     use super::*;
     use crate::cli::stored::tests::{put, store};
+    use crate::image::platform::Platform;
+    use crate::store::NewImage;
 
     #[test]
     fn a_missing_blob_is_found_and_forgotten() {
@@ -123,6 +130,24 @@ mod tests {
         std::fs::remove_file(dir.path().join("store/blobs/sha256").join(id.hex())).unwrap();
         let report = store.fsck(Depth::Quick, &files).unwrap();
         assert!(told(&report).contains(&format!("the blob {id} is missing\n")), "{}", told(&report));
+        store.repair(&report.problems).unwrap();
+        assert_eq!(store.fsck(Depth::Quick, &files).unwrap().problems, []);
+    }
+
+    #[test]
+    fn an_image_with_other_layers_than_its_configuration_names_is_found_and_forgotten() {
+        let (store, _dir) = store();
+        let files = Files { store: &store, ownership: Ownership::Recorded };
+        let right = put(&store, "a", &["docker.io/library/a:1"]);
+        let diff_id = DiffId::from_bytes([1; 32]);
+        let config = format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#);
+        let platform = Platform::new("linux", "amd64", "");
+        let wrong =
+            store.put_image(&NewImage { config: config.as_bytes(), layers: Vec::new(), platform, manifest: None, added_secs: 5 }).unwrap();
+        let report = store.fsck(Depth::Quick, &files).unwrap();
+        let said = told(&report);
+        assert!(said.contains(&format!("the image {wrong} is not what its configuration says: it has 0 layers, not these 1\n")), "{said}");
+        assert!(!said.contains(&right.to_string()), "{said}");
         store.repair(&report.problems).unwrap();
         assert_eq!(store.fsck(Depth::Quick, &files).unwrap().problems, []);
     }

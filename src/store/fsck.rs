@@ -11,7 +11,8 @@ use super::blob::VerifyingReader;
 use super::db::{from_json, parsed};
 use super::image::ImageLayer;
 use super::{Result, Store, StoreError, db};
-use crate::digest::{ContentDigest, Digest, LayerId};
+use crate::digest::{ContentDigest, DiffId, Digest, LayerId};
+use crate::image::manifest::DOCUMENT_MAX_BYTES;
 
 /// How thorough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Problem {
     LayerDamaged { layer: LayerId, found: String },
     #[error("the image {image} lacks {part}")]
     ImageIncomplete { image: Digest, part: String },
+    #[error("the image {image} is not what its configuration says: {found}")]
+    ImageDiffers { image: Digest, found: String },
     #[error("the name `{name}` points to an image that is not there")]
     NameDangling { name: String },
     #[error("a record points to the layer {0}, which is not there")]
@@ -70,6 +73,11 @@ pub trait LayerProof {
     fn by_blob(&self, _layer: &LayerId) -> std::result::Result<Option<ContentDigest>, String> {
         Ok(None)
     }
+
+    /// Returns the layers that an image's configuration names, lowest first; none: nobody can tell.
+    fn diff_ids(&self, _config: &[u8]) -> std::result::Result<Option<Vec<DiffId>>, String> {
+        Ok(None)
+    }
 }
 
 impl<F: Fn(&LayerId, &Path) -> std::result::Result<ContentDigest, String>> LayerProof for F {
@@ -90,34 +98,73 @@ impl Store {
         report.problems.extend(verdict.into_iter().filter(|line| line != "ok").map(Problem::Index));
         self.check_blobs(depth, &mut report)?;
         self.check_layers(depth, proof, &mut report)?;
-        self.check_images(&mut report)?;
+        self.check_images(proof, &mut report)?;
         self.check_references(&mut report)?;
+        self.confirm(depth, proof, &mut report)?;
         self.find_garbage(&mut report)?;
         Ok(report)
+    }
+
+    /// Looks again at what was found while nothing is collected: others may have removed, row and file, what this saw in between.
+    fn confirm(&self, depth: Depth, proof: &dyn LayerProof, report: &mut FsckReport) -> Result<()> {
+        if report.problems.is_empty() {
+            return Ok(());
+        }
+        let _no_collection = self.collection.shared()?;
+        let mut again = FsckReport::default();
+        for problem in std::mem::take(&mut report.problems) {
+            match &problem {
+                Problem::BlobMissing(digest) | Problem::BlobDamaged { digest, .. } => {
+                    if let Some(size) = self.blob_size(digest)? {
+                        again.problems.extend(self.check_blob(*digest, size, depth));
+                    }
+                }
+                Problem::LayerMissing(layer) | Problem::LayerDamaged { layer, .. } => {
+                    let row = self.one("SELECT content FROM layers WHERE id=?1", [layer.to_string()], |r| r.get::<_, Option<String>>(0))?;
+                    if let Some(content) = row {
+                        self.check_layer(*layer, content, depth, proof, &mut again);
+                    }
+                }
+                Problem::Index(_) | Problem::Row(_) => again.problems.push(problem),
+                // Found once more below, if they are still so.
+                Problem::ImageIncomplete { .. }
+                | Problem::ImageDiffers { .. }
+                | Problem::NameDangling { .. }
+                | Problem::RecordDangling(_) => {}
+            }
+        }
+        let mut rest = FsckReport::default();
+        self.check_images(proof, &mut rest)?;
+        self.check_references(&mut rest)?;
+        for problem in rest.problems {
+            if !again.problems.contains(&problem) {
+                again.problems.push(problem);
+            }
+        }
+        report.problems = again.problems;
+        Ok(())
     }
 
     fn check_blobs(&self, depth: Depth, report: &mut FsckReport) -> Result<()> {
         for (digest, size) in self.all("SELECT digest,size_bytes FROM blobs", [], |r| Ok((r.get::<_, String>(0)?, r.get(1)?)))? {
             let Some(digest) = read::<Digest>(&digest, report) else { continue };
             report.blobs += 1;
-            let path = self.blob_path(&digest);
-            let found = match std::fs::File::open(&path) {
-                Ok(file) if depth == Depth::Deep => {
-                    std::io::copy(&mut VerifyingReader::new(file, digest, db::uint(size)), &mut std::io::sink()).err()
-                }
-                Ok(file) => file.metadata().map_or_else(Some, |m| {
-                    let found = m.len();
-                    (found != db::uint(size)).then(|| std::io::Error::other(format!("{found} bytes instead of {size}")))
-                }),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    report.problems.push(Problem::BlobMissing(digest));
-                    None
-                }
-                Err(e) => Some(e),
-            };
-            report.problems.extend(found.map(|e| Problem::BlobDamaged { digest, found: e.to_string() }));
+            report.problems.extend(self.check_blob(digest, db::uint(size), depth));
         }
         Ok(())
+    }
+
+    fn check_blob(&self, digest: Digest, size: u64, depth: Depth) -> Option<Problem> {
+        let found = match std::fs::File::open(self.blob_path(&digest)) {
+            Ok(file) if depth == Depth::Deep => std::io::copy(&mut VerifyingReader::new(file, digest, size), &mut std::io::sink()).err(),
+            Ok(file) => file.metadata().map_or_else(Some, |m| {
+                let found = m.len();
+                (found != size).then(|| std::io::Error::other(format!("{found} bytes instead of {size}")))
+            }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Some(Problem::BlobMissing(digest)),
+            Err(e) => Some(e),
+        };
+        found.map(|e| Problem::BlobDamaged { digest, found: e.to_string() })
     }
 
     fn check_layers(&self, depth: Depth, proof: &dyn LayerProof, report: &mut FsckReport) -> Result<()> {
@@ -125,40 +172,37 @@ impl Store {
         for (id, content) in rows {
             let Some(layer) = read::<LayerId>(&id, report) else { continue };
             report.layers += 1;
-            let path = self.layer_path(&layer);
-            if !path.is_dir() {
-                report.problems.push(Problem::LayerMissing(layer));
-                continue;
-            }
-            if depth == Depth::Quick {
-                continue;
-            }
-            // A base's layer is named by its tar: what its files should be, the blob knows.
-            let wanted = match content {
-                Some(content) => content,
-                None => match proof.by_blob(&layer) {
-                    Ok(Some(content)) => content.to_string(),
-                    Ok(None) => {
-                        report.unproven.push((layer, "there is no blob of it".into()));
-                        continue;
-                    }
-                    Err(why) => {
-                        report.unproven.push((layer, why));
-                        continue;
-                    }
-                },
-            };
-            let found = match proof.digest(&layer, &path) {
-                Ok(found) if found.to_string() == wanted => continue,
-                Ok(found) => format!("its content is {found}, not {wanted}"),
-                Err(e) => e,
-            };
-            report.problems.push(Problem::LayerDamaged { layer, found });
+            self.check_layer(layer, content, depth, proof, report);
         }
         Ok(())
     }
 
-    fn check_images(&self, report: &mut FsckReport) -> Result<()> {
+    fn check_layer(&self, layer: LayerId, content: Option<String>, depth: Depth, proof: &dyn LayerProof, report: &mut FsckReport) {
+        let path = self.layer_path(&layer);
+        if !path.is_dir() {
+            return report.problems.push(Problem::LayerMissing(layer));
+        }
+        if depth == Depth::Quick {
+            return;
+        }
+        // A base's layer is named by its tar: what its files should be, the blob knows.
+        let by_blob = || match proof.by_blob(&layer) {
+            Ok(content) => content.map(|c| c.to_string()).ok_or_else(|| "there is no blob of it".to_owned()),
+            Err(why) => Err(why),
+        };
+        let wanted = match content.map_or_else(by_blob, Ok) {
+            Ok(wanted) => wanted,
+            Err(why) => return report.unproven.push((layer, why)),
+        };
+        let found = match proof.digest(&layer, &path) {
+            Ok(found) if found.to_string() == wanted => return,
+            Ok(found) => format!("its content is {found}, not {wanted}"),
+            Err(e) => e,
+        };
+        report.problems.push(Problem::LayerDamaged { layer, found });
+    }
+
+    fn check_images(&self, proof: &dyn LayerProof, report: &mut FsckReport) -> Result<()> {
         let rows = self.all("SELECT id,layers,manifest FROM images", [], |r| {
             Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, r.get::<_, Option<String>>(2)?))
         })?;
@@ -172,7 +216,8 @@ impl Store {
                 }
             };
             let mut lacks = |part: String| report.problems.push(Problem::ImageIncomplete { image, part });
-            if !self.blob_is_there(&image)? {
+            let has_config = self.blob_is_there(&image)?;
+            if !has_config {
                 lacks("its configuration".into());
             }
             if let Some(manifest) = manifest
@@ -180,10 +225,21 @@ impl Store {
             {
                 lacks(format!("its manifest {manifest}"));
             }
-            for layer in layers {
+            for layer in &layers {
                 if !self.layer_known(&layer.id)? && !self.layer_known(&LayerId::Diff(layer.diff_id))? {
                     lacks(format!("the layer {}", layer.id));
                 }
+            }
+            // One whose bytes are wrong is found where blobs are looked at.
+            if has_config && let Ok(config) = self.read_blob(&image, DOCUMENT_MAX_BYTES) {
+                let found = match proof.diff_ids(&config) {
+                    Ok(Some(wanted)) if wanted.iter().ne(layers.iter().map(|l| &l.diff_id)) => {
+                        Some(format!("it has {} layers, not these {}", layers.len(), wanted.len()))
+                    }
+                    Ok(_) => None,
+                    Err(why) => Some(why),
+                };
+                report.problems.extend(found.map(|found| Problem::ImageDiffers { image, found }));
             }
         }
         Ok(())
@@ -236,14 +292,14 @@ impl Store {
                 Problem::LayerMissing(layer) | Problem::LayerDamaged { layer, .. } | Problem::RecordDangling(layer) => {
                     self.discard_layer(layer)?;
                 }
-                Problem::ImageIncomplete { image, .. } => self.remove_image(image)?,
+                Problem::ImageIncomplete { image, .. } | Problem::ImageDiffers { image, .. } => self.remove_image(image)?,
                 Problem::NameDangling { name } => drop(self.untag(name)?),
                 Problem::Row(_) | Problem::Index(_) => {}
             }
         }
         // An image whose layer was just forgotten lacks it now.
         let mut report = FsckReport::default();
-        self.check_images(&mut report)?;
+        self.check_images(&|_: &LayerId, _: &Path| Err(String::new()), &mut report)?;
         for problem in report.problems {
             if let Problem::ImageIncomplete { image, .. } = problem {
                 self.remove_image(&image)?;
