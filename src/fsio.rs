@@ -4,14 +4,16 @@
 //! is synced before ([`Durability::Synced`]), or the caller syncs the whole file system once
 //! ([`sync_fs`]) before it writes the record that vouches for many files: measured 40 times cheaper.
 
-use std::ffi::OsString;
-use std::fs::File;
+use std::ffi::{OsStr, OsString};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
+use tempfile::NamedTempFile;
 
 /// A file that could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +54,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durability: Durability
     let write = || -> io::Result<()> {
         let mut prefix = OsString::from(".");
         prefix.push(name);
-        let mut temp = tempfile::Builder::new().prefix(&prefix).suffix(".new").tempfile_in(dir)?;
+        let mut temp = temp_file_in(dir, &prefix, ".new", 0o600)?;
         temp.write_all(bytes)?;
         rustix::fs::fchmod(temp.as_file(), Mode::from_raw_mode(mode))?;
         if durability == Durability::Synced {
@@ -65,6 +67,20 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durability: Durability
         Ok(())
     };
     write().map_err(|source| FsioError::Write { path: path.to_owned(), source })
+}
+
+/// Makes a file with a new name in a directory, mode `mode` as the umask lets it; dropping it removes it.
+///
+/// As `tempfile`'s own, but the kernel's answer stays in the error: whoever gives advice needs its number.
+pub fn temp_file_in(dir: &Path, prefix: impl AsRef<OsStr>, suffix: &str, mode: u32) -> io::Result<NamedTempFile> {
+    let open = |path: &Path| OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path);
+    tempfile::Builder::new().prefix(&prefix).suffix(suffix).make_in(dir, open)
+}
+
+/// Makes a directory with a new name in another one, for the owner only; nothing removes it.
+pub fn temp_dir_in(dir: &Path, prefix: &str) -> io::Result<PathBuf> {
+    let made = tempfile::Builder::new().prefix(prefix).make_in(dir, |path| DirBuilder::new().mode(0o700).create(path))?;
+    made.into_temp_path().keep().map_err(|e| e.error)
 }
 
 /// Makes the names in a directory outlive a power cut.

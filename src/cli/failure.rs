@@ -6,7 +6,7 @@
 use std::error::Error;
 
 use crate::dockerfile::source::{Diagnostic, Severity, Span};
-use crate::engine::error::advice;
+use crate::engine::advice::advice;
 
 /// Exit code of a build or command that failed.
 pub const FAILED: u8 = 1;

@@ -23,9 +23,23 @@ pub fn install() -> Result<CancelToken, Failure> {
         flag::register_conditional_shutdown(signal, 128 + signal, again.clone())
             .and_then(|_| flag::register(signal, again))
             .and_then(|_| flag::register_usize(signal, token.cell(), signal.unsigned_abs() as usize))
-            .map_err(|e| Failure::message(format!("installing the handler of signal {signal}: {e}")))?;
+            .map_err(|e| refused(signal, &e))?;
     }
     Ok(token)
+}
+
+/// As [`install`], but no signal ends the program at once: for a command that passes signals on as soon as it can.
+pub fn mark() -> Result<CancelToken, Failure> {
+    let token = CancelToken::new();
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let cell = token.cell();
+        flag::register_usize(signal, cell, signal.unsigned_abs() as usize).map_err(|e| refused(signal, &e))?;
+    }
+    Ok(token)
+}
+
+fn refused(signal: i32, error: &std::io::Error) -> Failure {
+    Failure::message(format!("installing the handler of signal {signal}: {error}"))
 }
 
 /// Returns the exit code of a command that was ended by the token's signal: 128 + n.

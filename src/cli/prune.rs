@@ -12,7 +12,7 @@ use crate::cache::worth;
 use crate::cli::failure::Failure;
 use crate::cli::session::Session;
 use crate::cli::values;
-use crate::cli::{collection, format, stored};
+use crate::cli::{collection, format, interrupt, stored};
 use crate::store::{CacheUnit, Filter, FilterError, Limits, PruneOptions, PruneReport, Space, UnitKind};
 use crate::ui::table::{Align, Table};
 use crate::ui::{human, out};
@@ -70,12 +70,17 @@ pub fn run(args: &PruneArgs, session: &Session) -> Result<(), Failure> {
     let now_secs = session.env.now_secs;
     let options = options(args, now_secs)?;
     let store = stored::open(session)?;
+    let cancel = interrupt::install()?;
+    store.end_when(cancel.cell());
     if !args.dry_run {
         // Of killed processes.
         stored::containers(&store)?.reclaim().map_err(|e| Failure::of(&e))?;
     }
     let uses = worth::uses(&store).map_err(|e| Failure::of(&e))?;
     let report = store.prune(&options, &|records| worth::appraise(records, &uses)).map_err(|e| Failure::of(&e))?;
+    if let Some(status) = interrupt::status(&cancel) {
+        return Err(Failure::message("interrupted; what is left goes with the next collection").status(status));
+    }
     Ok(out::result(&match &args.format {
         None if args.verbose => table(&report.units, now_secs) + &told(&report, args.dry_run),
         None => told(&report, args.dry_run),

@@ -8,8 +8,7 @@ use clap::Args;
 
 use crate::cli::failure::{Failure, RUN_FAILED};
 use crate::cli::session::Session;
-use crate::cli::{stored, transfer, values};
-use crate::engine::cancel::CancelToken;
+use crate::cli::{interrupt, stored, transfer, values};
 use crate::engine::sources::{ResolvedImage, Sources};
 use crate::graph::{ImageRequest, ImageSource, NetworkMode};
 use crate::image::platform::Platform;
@@ -112,8 +111,9 @@ fn run_container(args: &RunArgs, session: &Session) -> Result<u8, Failure> {
     let identity = session.enter()?;
     let ownership = Session::ownership(&identity);
     let always = args.pull == "always";
-    // Signals are the container's: the runner passes them on.
-    transfer::with_sources(session, true, always, &CancelToken::new(), |sources, store| {
+    // Signals are the container's: the runner passes them on. Until there is one they end the command, in order.
+    let cancel = interrupt::mark()?;
+    let result = transfer::with_sources(session, true, always, &cancel, |sources, store| {
         let image = resolve(args, sources, store)?;
         let driver = driver(store, ownership)?;
         let mut lowers = sources.ensure_layers(&image.layers, &driver, ownership).map_err(|e| Failure::of(&e))?;
@@ -123,7 +123,7 @@ fn run_container(args: &RunArgs, session: &Session) -> Result<u8, Failure> {
         containers.reclaim().map_err(|e| Failure::of(&e))?;
         let host = HostFacts::gather().map_err(|e| Failure::message(format!("asking what this host allows: {e}")))?;
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-        let streams = Streams { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
+        let streams = Streams { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), asked: &|| cancel.signal() };
         let mount = |lowers: &[PathBuf], files: &std::path::Path| {
             let prepared = driver.prepare(lowers, files)?;
             let mount = prepared.mount_for_sandbox()?;
@@ -134,7 +134,11 @@ fn run_container(args: &RunArgs, session: &Session) -> Result<u8, Failure> {
             Ok(code) => Ok(u8::try_from(code).unwrap_or(RUN_FAILED)),
             Err(error) => Err(Failure::of(&error).status(u8::try_from(error.exit_code()).unwrap_or(RUN_FAILED))),
         }
-    })
+    });
+    match (result, interrupt::status(&cancel)) {
+        (Err(_), Some(status)) => Err(Failure::message("interrupted").status(status)),
+        (result, _) => result,
+    }
 }
 
 fn driver(store: &Store, ownership: Ownership) -> Result<Driver, Failure> {

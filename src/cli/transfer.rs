@@ -78,6 +78,7 @@ pub fn with_sources<T>(
     let config = registries::config(&session.env);
     let mode = if quiet { Mode::Quiet } else { Mode::Auto.resolve(session.env.can_redraw()) };
     let progress = Progress::start(mode, session.stderr);
+    progress.ends(cancel);
     let client = Client::new(registries::watched(config, cancel, progress.clone()));
     let tasks = Tasks::new(progress.clone(), cancel.clone());
     let policy = Policy { pull, now_secs: session.env.now_secs, ..Policy::default() };

@@ -1,7 +1,7 @@
 //! Why a build ended without a result.
 
 use crate::dockerfile::source::Diagnostic;
-use crate::registry::RegistryError;
+use crate::engine::advice::advice;
 
 /// The error of a build.
 ///
@@ -35,11 +35,16 @@ impl BuildError {
         Self::plain(format!("{doing}: {}", chain(error))).advised(error)
     }
 
-    /// Adds what to do about `error`, the cause, where that is always the same.
+    /// Adds what to do about `error`, the cause, where that is always the same and nothing better was said.
     pub fn advised(self, error: &(dyn std::error::Error + 'static)) -> Self {
+        let has_hint = match &self {
+            Self::At(d) => d.hint.is_some(),
+            Self::Plain { hint, .. } => hint.is_some(),
+            Self::Cancelled => true,
+        };
         match advice(error) {
-            Some(text) => self.hint(text),
-            None => self,
+            Some(text) if !has_hint => self.hint(text),
+            _ => self,
         }
     }
 
@@ -60,39 +65,6 @@ impl From<Diagnostic> for BuildError {
     }
 }
 
-const FULL_DISK: &str = "the file system of the store or of the output has no space or no inodes left (df -h, df -i): \
-                         `ply prune --all` frees what the cache holds, --store takes another place";
-
-/// Returns what to do about an error, where that is always the same.
-pub fn advice(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    if is_full_disk(error) {
-        return Some(FULL_DISK.into());
-    }
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(RegistryError::Denied { host, .. }) = error.downcast_ref() {
-            return Some(format!("`ply login {host}` keeps credentials for it (docker's and podman's logins are used too)"));
-        }
-        // Errors are boxed on the way.
-        next = error.downcast_ref::<Box<RegistryError>>().map(|e| &**e as &(dyn std::error::Error + 'static)).or_else(|| error.source());
-    }
-    None
-}
-
-fn is_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let io = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
-        let errno = io.or_else(|| error.downcast_ref::<rustix::io::Errno>().map(|e| e.raw_os_error()));
-        if matches!(errno, Some(libc::ENOSPC | libc::EDQUOT)) {
-            return true;
-        }
-        // An error inside an `io::Error` is not its source.
-        next = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref).map_or_else(|| error.source(), |e| Some(e));
-    }
-    false
-}
-
 /// Returns an error's text with those of its causes, each once.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -106,27 +78,4 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_disk_has_advice_however_deep_it_lies() {
-        let full = || std::io::Error::from_raw_os_error(libc::ENOSPC);
-        let wrapped = std::io::Error::other(full());
-        let store = crate::store::StoreError::Io { doing: "writing", path: "/x".into(), source: full() };
-        let hint = |error: &(dyn std::error::Error + 'static)| match BuildError::caused("copying", error) {
-            BuildError::Plain { hint, .. } => hint,
-            _ => None,
-        };
-        for error in [&full() as &dyn std::error::Error, &wrapped, &store, &rustix::io::Errno::DQUOT] {
-            assert_eq!(hint(error).as_deref(), Some(FULL_DISK), "{error}");
-        }
-        assert_eq!(hint(&std::io::Error::from_raw_os_error(libc::EIO)), None);
-        let denied = RegistryError::Denied { what: "x".into(), host: "r.example".into(), message: String::new() };
-        let pushing = crate::engine::export::ExportError::Push { name: "x".into(), source: Box::new(denied) };
-        assert!(hint(&pushing).unwrap().starts_with("`ply login r.example` "));
-    }
 }

@@ -28,6 +28,7 @@ use crate::image::reference::Reference;
 use crate::layer;
 
 use super::Engine;
+use super::advice::system_advice;
 use super::error::{BuildError, chain};
 use super::remotes::Remotes;
 use super::request::{BuildRequest, ContextSource, DockerfileSource, Intent, Purpose};
@@ -252,7 +253,8 @@ impl<'a> Inputs<'a> {
                                 }
                                 Err(e) => {
                                     let error = Diagnostic::error(source, span, chain(&e));
-                                    return Err(error.hint(image_hint(&wanted, file, &facts)).into());
+                                    let hint = system_advice(&e).unwrap_or_else(|| image_hint(&wanted, file, &facts));
+                                    return Err(error.hint(hint).into());
                                 }
                             }
                         }
@@ -409,6 +411,6 @@ fn context_error(doing: &str, error: &ContextError) -> BuildError {
     let plain = BuildError::plain(if doing.is_empty() { text } else { format!("{doing}: {text}") });
     match error.hint() {
         Some(hint) => plain.hint(hint),
-        None => plain,
+        None => plain.advised(error),
     }
 }

@@ -22,6 +22,7 @@
 //! [`BuildOutcome`] or [`BuildError`] at the end. A newcomer would look for the order "parse, then run": steps that
 //! hit are settled first, in one pass without threads, so that a build in which nothing changed is nothing else.
 
+pub mod advice;
 pub mod assemble;
 pub mod cancel;
 pub mod copy;

@@ -5,6 +5,7 @@ use crate::dockerfile::source::Diagnostic;
 use crate::graph::{CopyOp, NodeId};
 use crate::snapshot::ReadOnlyTree;
 
+use super::advice::advice;
 use super::error::{BuildError, chain};
 use super::session::{Build, trigger_label};
 
@@ -46,7 +47,7 @@ impl Build<'_> {
     pub fn context_error(&self, id: NodeId, source: Option<(&CopyOp, usize)>, error: &ContextError) -> BuildError {
         let span = source.and_then(|(op, index)| op.sources.get(index)?.span()).unwrap_or(self.graph.nodes[id.0].span);
         let mut diagnostic = Diagnostic::error(&self.graph.source, span, chain(error));
-        diagnostic.hint = error.hint();
+        diagnostic.hint = error.hint().or_else(|| advice(error));
         diagnostic.label = self.graph.nodes[id.0].onbuild.as_deref().map(trigger_label);
         diagnostic.into()
     }

@@ -113,9 +113,13 @@ pub(super) struct Forwarding {
 const INTERRUPTS_MAX: usize = 3;
 
 impl Forwarding {
-    /// `terminal` is the container's terminal and ours, whose size it follows.
-    pub fn start(killer: Killer, terminal: Option<(OwnedFd, OwnedFd)>) -> io::Result<Self> {
+    /// `terminal` is the container's terminal and ours, whose size it follows; `asked`: the signal that came before.
+    pub fn start(killer: Killer, terminal: Option<(OwnedFd, OwnedFd)>, asked: &dyn Fn() -> Option<i32>) -> io::Result<Self> {
         let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH])?;
+        // Nobody saw it but the mark; one that comes just now may be passed on twice.
+        if let Some(signal) = asked().and_then(Signal::from_named_raw) {
+            killer.signal(signal);
+        }
         let handle = signals.handle();
         let thread = std::thread::spawn(move || {
             let mut interrupts = 0;

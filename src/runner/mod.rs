@@ -55,19 +55,24 @@ pub struct MountedRoot {
     pub guard: Box<dyn Any>,
 }
 
-/// Our own standard streams.
-#[derive(Debug, Clone, Copy)]
+/// What a container has of ours: the standard streams, and a signal that came before it was there to take it.
+#[derive(Clone, Copy)]
 #[allow(missing_docs)]
 pub struct Streams<'a> {
     pub stdin: BorrowedFd<'a>,
     pub stdout: BorrowedFd<'a>,
     pub stderr: BorrowedFd<'a>,
+    /// Which signal asked us to end so far.
+    pub asked: &'a dyn Fn() -> Option<i32>,
 }
 
 /// A container that could not be run.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum RunError {
+    /// A signal came before the container ran.
+    #[error("interrupted")]
+    Interrupted(i32),
     #[error(transparent)]
     Process(#[from] ProcessError),
     #[error(transparent)]
@@ -95,6 +100,7 @@ impl RunError {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Sandbox(error) => error.exit_code(),
+            Self::Interrupted(signal) => 128 + signal,
             _ => 125,
         }
     }
@@ -162,6 +168,9 @@ fn run_in(request: &RunRequest, process: Process, root: MountedRoot, host: &Host
     let targets = spec.stub_targets().map_err(|source| RunError::Stubs { source })?;
     // As with docker, mount points stay in a container's own files.
     Stubs::create(&files, &targets).map_err(|source| RunError::Stubs { source })?.keep();
+    if let Some(signal) = (streams.asked)() {
+        return Err(RunError::Interrupted(signal));
+    }
     let code = match (ours, tty) {
         (Some(ours), Some(tty)) => attend_terminal(spec, request, ours, tty, streams),
         _ => attend_pipes(spec, request, streams),
@@ -230,7 +239,7 @@ fn attend_terminal(spec: SandboxSpec, request: &RunRequest, ours: OwnedFd, tty: 
         if request.interactive { Some(RawMode::enter(streams.stdin).map_err(system("setting the terminal to raw mode"))?) } else { None };
     let window = if isatty(streams.stdin) { streams.stdin } else { streams.stdout };
     let forwarding =
-        Forwarding::start(running.killer()?, Some((duplicate(ours.as_fd())?, duplicate(window)?))).map_err(system("handling signals"))?;
+        Forwarding::start(running.killer()?, Some((duplicate(ours.as_fd())?, duplicate(window)?)), streams.asked).map_err(system("handling signals"))?;
     let output = Pump::start(duplicate(ours.as_fd())?, duplicate(streams.stdout)?);
     let input = if request.interactive {
         Some(Pump::start_stoppable(duplicate(streams.stdin)?, ours).map_err(system("connecting standard input"))?)
@@ -275,14 +284,14 @@ fn attend_pipes(spec: SandboxSpec, request: &RunRequest, streams: Streams<'_>) -
     let running = spawn(spec, Stdio { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() });
     // Ours would keep the pipes open after the container's end.
     drop((stdin, stdout, stderr));
-    let code = running.map_err(RunError::from).and_then(attend);
+    let code = running.map_err(RunError::from).and_then(|running| attend(running, streams.asked));
     output.into_iter().for_each(Pump::drain);
     input.into_iter().for_each(Pump::stop);
     code
 }
 
-fn attend(running: Running) -> Result<i32, RunError> {
-    let forwarding = Forwarding::start(running.killer()?, None).map_err(system("handling signals"))?;
+fn attend(running: Running, asked: &dyn Fn() -> Option<i32>) -> Result<i32, RunError> {
+    let forwarding = Forwarding::start(running.killer()?, None, asked).map_err(system("handling signals"))?;
     let exit = running.wait()?;
     drop(forwarding);
     Ok(exit.code())

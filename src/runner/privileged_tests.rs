@@ -35,7 +35,7 @@ fn outcome(request: RunRequest, image_user: &str, input: Option<&str>) -> Outcom
     let (result, text) = match input {
         None => {
             let null = std::fs::File::open("/dev/null").unwrap();
-            let streams = Streams { stdin: null.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd() };
+            let streams = Streams { stdin: null.as_fd(), stdout: writer.as_fd(), stderr: writer.as_fd(), asked: &|| None };
             let result = run(&request, &image, &containers, &host, streams, 7, mount_root);
             drop(writer);
             (result, read_all(reader))
@@ -46,7 +46,7 @@ fn outcome(request: RunRequest, image_user: &str, input: Option<&str>) -> Outcom
             let person_reads = person.try_clone().unwrap();
             std::thread::spawn(move || sender.send(read_all(person_reads)));
             rustix::io::write(&person, input.as_bytes()).unwrap();
-            let streams = Streams { stdin: side.tty(), stdout: side.tty(), stderr: side.tty() };
+            let streams = Streams { stdin: side.tty(), stdout: side.tty(), stderr: side.tty(), asked: &|| None };
             let result = run(&request, &image, &containers, &host, streams, 7, mount_root);
             drop(side);
             (result, receiver.recv().unwrap())

@@ -147,7 +147,10 @@ fn enter_mount_namespace() -> Result<(), UsernsError> {
 }
 
 fn make_mounts_private() -> Result<(), UsernsError> {
-    sys::mount::make_all_private().map_err(|errno| UsernsError::Mounts { cause: Refusal::gather().cause(), source: errno.into() })
+    sys::mount::make_all_private().map_err(|errno| match errno.0 {
+        libc::EPERM | libc::EACCES | libc::ENOSYS => UsernsError::Mounts { cause: Refusal::gather().cause(), source: errno.into() },
+        _ => system("making all mounts private", errno.into()),
+    })
 }
 
 /// Root already: of the host, or of a namespace that someone else made.

@@ -35,6 +35,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 
+use crate::fsio;
 use crate::path::{self, Attributes, Ownership, PathError};
 use materialise::{How, materialise};
 pub use merged::{Found, Merged};
@@ -319,9 +320,9 @@ struct TempTree {
 impl TempTree {
     fn new(staging: &Path) -> Result<Self> {
         let parent = path::Root::open(staging)?;
-        let dir = tempfile::Builder::new().prefix("tree-").tempdir_in(staging);
-        let dir = dir.map_err(|source| SnapshotError::Prepare { path: staging.to_owned(), source })?;
-        Ok(Self { parent, path: dir.keep() })
+        let dir = fsio::temp_dir_in(staging, "tree-");
+        let path = dir.map_err(|source| SnapshotError::Prepare { path: staging.to_owned(), source })?;
+        Ok(Self { parent, path })
     }
 
     fn path(&self) -> &Path {

@@ -68,7 +68,10 @@ struct State {
     /// may be written any more.
     lost: Option<rustix::io::Errno>,
     closing: bool,
+    /// What failed since somebody was last told.
     failure: Option<StoreError>,
+    /// What failed first.
+    failed: Option<StoreError>,
 }
 
 impl Committer {
@@ -93,9 +96,14 @@ impl Committer {
     }
 
     /// Returns what `pick` makes of the newest queued row that it takes.
-    pub(super) fn find<T>(&self, mut pick: impl FnMut(&Row) -> Option<T>) -> Option<T> {
+    ///
+    /// Once rows could not be written it is an error: who looked for one of them would take it for never written.
+    pub(super) fn find<T>(&self, mut pick: impl FnMut(&Row) -> Option<T>) -> Result<Option<T>> {
         let state = self.shared.state();
-        state.queue.iter().rev().chain(state.in_flight.iter().rev()).find_map(|row| pick(row))
+        if let Some(failure) = state.failed.as_ref() {
+            return Err(failure.again());
+        }
+        Ok(state.queue.iter().rev().chain(state.in_flight.iter().rev()).find_map(|row| pick(row)))
     }
 
     /// Waits until everything queued so far is on the disk.
@@ -184,6 +192,7 @@ impl Shared {
             state.in_flight.clear();
             if let Err(e) = outcome {
                 // The first failure tells the cause; later ones are its consequences.
+                state.failed.get_or_insert(e.again());
                 state.failure.get_or_insert(e);
             }
             drop(state);
@@ -280,6 +289,8 @@ mod tests {
                 let failed = committer.flush().unwrap_err();
                 assert!(matches!(failed, StoreError::Io { .. }), "{early} {n}: {failed:?}");
             }
+            let found = committer.find(|row| matches!(row, Row::Blob { .. }).then_some(()));
+            assert!(matches!(found, Err(StoreError::Io { .. })), "a lost row passes for one that never was: {found:?}");
             committer.push(Row::Slot { id: "s".into(), body: Vec::new() }).unwrap();
             committer.flush().unwrap();
             let count = |table| {

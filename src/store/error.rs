@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rusqlite::ErrorCode;
+
 use crate::digest::{Digest, LayerId};
 use crate::path::PathError;
 
@@ -46,7 +48,42 @@ pub enum StoreError {
     Earlier(String),
 }
 
+/// What SQLite says of the file system beneath the index. It keeps the kernel's answer to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IndexTrouble {
+    /// There is no space left.
+    Full,
+    /// A call failed: it could have been any error, also a full disk.
+    Unknown,
+}
+
+impl IndexTrouble {
+    /// Returns what is wrong with the file system, if this very error is the index's and comes from there.
+    pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        match error.downcast_ref::<rusqlite::Error>()?.sqlite_error_code()? {
+            ErrorCode::DiskFull => Some(Self::Full),
+            // It takes a log that can't be made for a sign that the file is to be read only.
+            ErrorCode::ReadOnly | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => Some(Self::Unknown),
+            _ => None,
+        }
+    }
+}
+
 impl StoreError {
+    /// Returns the same error for somebody else.
+    pub(super) fn again(&self) -> Self {
+        match self {
+            Self::Io { doing, path, source } => {
+                let source = source.raw_os_error().map_or_else(|| io::Error::other(source.to_string()), io::Error::from_raw_os_error);
+                Self::Io { doing, path: path.clone(), source }
+            }
+            Self::Index { doing, source: rusqlite::Error::SqliteFailure(code, text) } => {
+                Self::Index { doing, source: rusqlite::Error::SqliteFailure(*code, text.clone()) }
+            }
+            other => Self::Earlier(other.to_string()),
+        }
+    }
+
     /// Returns a function that gives an I/O error its subject.
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();

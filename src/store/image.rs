@@ -170,7 +170,7 @@ impl Store {
         let queued = self.committer.find(|row| match row {
             Row::Source(s, p) if s.reference == reference && *p == platform_text => Some(s.clone()),
             _ => None,
-        });
+        })?;
         if queued.is_some() {
             return Ok(queued);
         }

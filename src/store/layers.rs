@@ -91,7 +91,7 @@ impl Store {
         let queued = self.committer.find(|row| match row {
             Row::Layer { id: i, facts } if i == id => Some(*facts),
             _ => None,
-        });
+        })?;
         if queued.is_some() {
             return Ok(queued);
         }
@@ -139,7 +139,7 @@ impl Store {
                 found.push((*epoch, *diff_id));
             }
             None::<()>
-        });
+        })?;
         found.sort_unstable_by_key(|(epoch, _)| (*epoch != NO_CLAMP, std::cmp::Reverse(*epoch)));
         Ok(found.into_iter().map(|(_, diff_id)| diff_id).collect())
     }
@@ -155,7 +155,7 @@ impl Store {
         let queued = self.committer.find(|row| match row {
             Row::Diff { layer: l, epoch: e, diff_id, tar_bytes } if l == layer && *e == column => Some((*diff_id, *tar_bytes)),
             _ => None,
-        });
+        })?;
         if queued.is_some() {
             return Ok(queued);
         }
@@ -169,7 +169,7 @@ impl Store {
         let queued = self.committer.find(|row| match row {
             Row::Diff { layer: l, epoch, diff_id: d, .. } if l == layer && d == diff_id => Some(*epoch),
             _ => None,
-        });
+        })?;
         let sql = "SELECT epoch FROM layer_diffs WHERE layer=?1 AND diff_id=?2 ORDER BY epoch";
         let column = match queued {
             Some(column) => Some(column),
@@ -201,7 +201,7 @@ impl Store {
                 blobs.push(blob.clone());
             }
             None::<()>
-        });
+        })?;
         Ok(blobs)
     }
 

@@ -54,7 +54,7 @@ use rusqlite::Connection;
 pub use blob::{NewBlob, VerifyingReader};
 pub use collect::CollectPolicy;
 pub use commit::Durability;
-pub use error::StoreError;
+pub use error::{IndexTrouble, StoreError};
 pub use fsck::{Depth, FsckReport, LayerProof, Problem};
 pub use image::{Image, ImageLayer, NewImage, Source};
 pub use layers::{LayerBlob, LayerFacts};

@@ -172,7 +172,7 @@ impl Store {
         let queued = self.committer.find(|row| match row {
             Row::Record(r) if r.key == *key => Some(r.clone()),
             _ => None,
-        });
+        })?;
         let columns = self.all(
             "SELECT layer,content,cost_secs,created,body FROM records WHERE key=?1 ORDER BY created DESC, rowid DESC",
             [key.to_string()],
@@ -219,7 +219,7 @@ impl Store {
         let queued = self.committer.find(|row| match row {
             Row::Slot { id: i, body } if i == id => Some(body.clone()),
             _ => None,
-        });
+        })?;
         match queued {
             Some(body) => Ok(Some(body)),
             None => self.one("SELECT body FROM slots WHERE id=?1", [id], |r| r.get(0)),
@@ -298,7 +298,7 @@ impl Store {
         let queued = self.committer.find(|row| match row {
             Row::Blob { digest: d, size_bytes } if d == digest => Some(*size_bytes),
             _ => None,
-        });
+        })?;
         match queued {
             Some(size) => Ok(Some(size)),
             None => self.one("SELECT size_bytes FROM blobs WHERE digest=?1", [digest.to_string()], |r| r.get(0).map(uint)),

@@ -174,6 +174,13 @@ impl Staging {
     }
 }
 
+impl Staging {
+    /// Removes it now. Where the process was asked to end, what takes long is left to the next process.
+    pub(super) fn discard(&self) -> Result<()> {
+        remove_unless(&self.path, &|| self.ending.is_over()).map(drop)
+    }
+}
+
 impl Drop for Staging {
     fn drop(&mut self) {
         // As above: the session's end or the next process tries again.

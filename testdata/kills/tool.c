@@ -4,12 +4,16 @@
 //   tool trace LOG K UID COMMAND...
 //                              runs COMMAND as UID (and GID the same) and kills it at its Kth call that changes something,
 //                              before the call is made; K = 0: only counts. LOG: a line a call, `NUMBER NAME WHERE`.
+//   tool fail LOG K UID ERRNO COMMAND...
+//                              the same, but the Kth call is not made and returns ERRNO (a number). Counted are the calls of
+//                              COMMAND's own program only, in whatever process: not those of the programs that it starts.
 //
 // Calls are counted over all threads and children, so that every K is another moment, which strace's counters (one a thread)
 // are not. The kernel stops only at these calls (a seccomp filter that traces), so it costs little. Only the command itself is
 // killed: what it started has to end by itself. Exit: 137 killed, else the command's; 2 a failure of this program's own; 3 what
 // the command started was still there ten seconds after it.
 #define _GNU_SOURCE
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -26,8 +30,10 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -135,8 +141,41 @@ static int changes(pid_t pid, const struct call *call, const uint64_t *args, cha
 static volatile sig_atomic_t late;
 static void on_alarm(int signal) { (void)signal; late = 1; }
 
-static int trace(const char *log_path, long k, int uid, char **command) {
+// The call that the process is about to make is not made, and gives an error.
+static int refuse(pid_t pid, int error) {
+#if defined(__x86_64__)
+    struct user_regs_struct regs;
+    if (ptrace(PTRACE_GETREGS, pid, 0, &regs) < 0) return -1;
+    regs.orig_rax = -1;
+    regs.rax = -(long)error;
+    return ptrace(PTRACE_SETREGS, pid, 0, &regs);
+#elif defined(__aarch64__)
+    struct user_regs_struct regs;
+    int none = -1;
+    struct iovec all = { &regs, sizeof regs }, number = { &none, sizeof none };
+    if (ptrace(PTRACE_GETREGSET, pid, NT_PRSTATUS, &all) < 0) return -1;
+    regs.regs[0] = -(long)error;
+    if (ptrace(PTRACE_SETREGSET, pid, NT_PRSTATUS, &all) < 0) return -1;
+    return ptrace(PTRACE_SETREGSET, pid, NT_ARM_SYSTEM_CALL, &number);
+#else
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
+// Whether a process runs the program.
+static int runs(pid_t pid, const struct stat *program) {
+    char path[64];
+    struct stat found;
+    snprintf(path, sizeof path, "/proc/%d/exe", pid);
+    return stat(path, &found) == 0 && found.st_dev == program->st_dev && found.st_ino == program->st_ino;
+}
+
+// error 0: kills.
+static int trace(const char *log_path, long k, int uid, int error, int own_only, char **command) {
     int ready[2];
+    struct stat program;
+    if (own_only && stat(command[0], &program) < 0) return failed(command[0]);
     FILE *log = fopen(log_path, "we");
     if (!log || pipe2(ready, O_CLOEXEC) < 0) return failed(log_path);
     pid_t child = fork();
@@ -177,9 +216,12 @@ static int trace(const char *log_path, long k, int uid, char **command) {
             ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof info, &info);
             for (unsigned i = 0; i < COUNT; i++) {
                 if (info.op != PTRACE_SYSCALL_INFO_SECCOMP || (int)info.seccomp.nr != calls[i].nr) continue;
+                if (own_only && !runs(pid, &program)) break;
                 if (!changes(pid, &calls[i], info.seccomp.args, path, sizeof path)) break;
                 fprintf(log, "%ld %s %s\n", ++count, calls[i].name, path);
-                if (count == k) kill(child, SIGKILL);
+                if (count != k) break;
+                if (error == 0) kill(child, SIGKILL);
+                else if (refuse(pid, error) < 0) return failed("refusing");
                 break;
             }
         } else if (event == PTRACE_EVENT_STOP) {
@@ -199,7 +241,8 @@ static int trace(const char *log_path, long k, int uid, char **command) {
 
 int main(int argc, char **argv) {
     if (argc == 3 && !strcmp(argv[1], "cut")) return cut(argv[2]);
-    if (argc >= 6 && !strcmp(argv[1], "trace")) return trace(argv[2], atol(argv[3]), atoi(argv[4]), argv + 5);
-    fprintf(stderr, "usage: tool cut DIR | tool trace LOG K UID COMMAND...\n");
+    if (argc >= 6 && !strcmp(argv[1], "trace")) return trace(argv[2], atol(argv[3]), atoi(argv[4]), 0, 0, argv + 5);
+    if (argc >= 7 && !strcmp(argv[1], "fail")) return trace(argv[2], atol(argv[3]), atoi(argv[4]), atoi(argv[5]), 1, argv + 6);
+    fprintf(stderr, "usage: tool cut DIR | tool trace LOG K UID COMMAND... | tool fail LOG K UID ERRNO COMMAND...\n");
     return 2;
 }

@@ -238,6 +238,7 @@ pub fn perform(args: &BuildArgs, request: &BuildRequest, notices: Vec<String>, s
     let identity = session.enter()?;
     let cancel = interrupt::install()?;
     let progress = Progress::start(mode(args, &session.env)?, session.stderr);
+    progress.ends(&cancel);
     for notice in notices {
         progress.event(Event::Notice(notice));
     }

@@ -3,7 +3,7 @@
 //! Where the file system can, the file has no name until it is whole: a kill leaves nothing, and nobody has to find it. It is not
 //! synced, as no file is that a program writes for its user.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::ExportError;
 use crate::engine::request::Destination;
+use crate::fsio;
 
 /// An archive that is being written.
 pub(super) enum Sink<'a> {
@@ -59,7 +60,7 @@ impl<'a> Sink<'a> {
             return Ok(Self::Nameless { file: io::BufWriter::with_capacity(BUFFER_BYTES, file), path });
         }
         // The umask applies to 0666 as for any file that a program makes.
-        let temp = tempfile::Builder::new().prefix(".ply-").permissions(Permissions::from_mode(0o666)).tempfile_in(parent);
+        let temp = fsio::temp_file_in(parent, ".ply-", "", 0o666);
         let file = io::BufWriter::with_capacity(BUFFER_BYTES, temp.map_err(failed)?);
         Ok(Self::Temporary { file, path })
     }

@@ -9,7 +9,7 @@ use crate::cache::index::Index as _;
 use crate::cache::remote::SharedRecord;
 use crate::cache::remote::inline::{self, InlineRecord};
 use crate::digest::CacheKey;
-use crate::engine::error::{BuildError, chain};
+use crate::engine::error::BuildError;
 use crate::engine::session::Build;
 use crate::image::config::ImageConfig;
 use crate::image::manifest::{Descriptor, Document, Manifest};
@@ -88,7 +88,7 @@ impl Build<'_> {
     }
 
     fn record_of(&self, key: &CacheKey) -> Result<Option<crate::cache::record::Record>, BuildError> {
-        let found = self.engine.store.lookup(key).map_err(|e| BuildError::plain(format!("asking the cache: {}", chain(&e))))?;
+        let found = self.engine.store.lookup(key).map_err(|e| BuildError::caused("asking the cache", &e))?;
         Ok(match found {
             Some(found) => Some(found),
             None => self.sharing.lookup(key).map_err(|e| BuildError::caused("asking the shared caches", &e))?,

@@ -237,7 +237,7 @@ fn make_parent(path: &Path) -> Result<(), SharingError> {
 /// Writes a blob beside its place, and renames it once its bytes have proven to be the right ones.
 fn write_blob(path: &Path, blob: &Descriptor, open: &crate::registry::BlobSource<'_>) -> io::Result<()> {
     let dir = path.parent().expect("the path was joined");
-    let mut temp = tempfile::Builder::new().prefix(".blob").tempfile_in(dir)?;
+    let mut temp = fsio::temp_file_in(dir, ".blob", "", 0o600)?;
     io::copy(&mut VerifyingReader::new(open(0)?, blob.digest, blob.size), &mut temp)?;
     rustix::fs::fchmod(temp.as_file(), rustix::fs::Mode::from_raw_mode(0o644))?;
     temp.as_file().sync_all()?;

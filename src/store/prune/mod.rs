@@ -147,7 +147,7 @@ impl Store {
             for (_, usage) in Walk::default().children(trash.path(), false)? {
                 report.freed += usage;
             }
-            session::remove(trash.path())?;
+            trash.discard()?;
         }
         report.freed += self.remove_directories(&chosen, measured, options.dry_run)?;
         report.units = chosen.into_iter().map(|unit| unit.facts).collect();

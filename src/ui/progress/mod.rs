@@ -14,12 +14,13 @@ pub mod quiet;
 pub mod rawjson;
 pub mod tty;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::engine::cancel::CancelToken;
 use crate::engine::event::{Event, Observer};
 use crate::ui::style::Paint;
 
@@ -66,6 +67,8 @@ pub struct Progress {
     started: Instant,
     renderer: Mutex<Box<dyn Renderer>>,
     ticker: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
+    /// What ends when nobody reads any more.
+    work: OnceLock<CancelToken>,
 }
 
 /// How often a live display moves.
@@ -82,7 +85,7 @@ impl Progress {
             Mode::Quiet => Box::new(quiet::Quiet::new(paint)),
             Mode::RawJson => Box::new(rawjson::RawJson::new(SystemTime::now())),
         };
-        let progress = Arc::new(Self { started: Instant::now(), renderer: Mutex::new(renderer), ticker: Mutex::new(None) });
+        let progress = Arc::new(Self { started: Instant::now(), renderer: Mutex::new(renderer), ticker: Mutex::new(None), work: OnceLock::new() });
         if mode == Mode::Tty {
             let (stop, stopped) = mpsc::channel();
             let shown = Arc::downgrade(&progress);
@@ -107,6 +110,12 @@ impl Progress {
         self.render(|renderer, at, out| renderer.finish(at, out));
     }
 
+    /// Ends this work, as SIGPIPE would, once nobody reads what is shown (`ply build 2>&1 | head -1`).
+    pub fn ends(&self, work: &CancelToken) {
+        // A second one has no reader either.
+        let _ = self.work.set(work.clone());
+    }
+
     fn tick(&self) {
         let size = terminal_size();
         self.render(|renderer, at, out| renderer.tick(at, size, out));
@@ -119,10 +128,18 @@ impl Progress {
         show(renderer.as_mut(), self.started.elapsed(), &mut out);
         if !out.is_empty() {
             let mut stderr = std::io::stderr().lock();
-            let _ = stderr.write_all(out.as_bytes()).and_then(|()| stderr.flush());
+            let written = stderr.write_all(out.as_bytes()).and_then(|()| stderr.flush());
+            if written.is_err_and(|e| e.kind() == ErrorKind::BrokenPipe)
+                && let Some(work) = self.work.get()
+            {
+                work.cancel(SIGPIPE);
+            }
         }
     }
 }
+
+/// The signal's number, the same on every architecture.
+const SIGPIPE: i32 = 13;
 
 impl Observer for Progress {
     fn event(&self, event: Event) {
