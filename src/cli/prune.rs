@@ -72,12 +72,14 @@ pub fn run(args: &PruneArgs, session: &Session) -> Result<(), Failure> {
     let store = stored::open(session)?;
     let cancel = interrupt::install()?;
     store.end_when(cancel.cell());
-    if !args.dry_run {
-        // Of killed processes.
-        stored::containers(&store)?.reclaim().map_err(|e| Failure::of(&e))?;
-    }
+    // Of killed processes. On a full disk that may have to wait until there is room.
+    let reclaim = || stored::containers(&store)?.reclaim().map_err(|e| Failure::of(&e));
+    let reclaimed = args.dry_run || reclaim().is_ok();
     let uses = worth::uses(&store).map_err(|e| Failure::of(&e))?;
     let report = store.prune(&options, &|records| worth::appraise(records, &uses)).map_err(|e| Failure::of(&e))?;
+    if !reclaimed {
+        reclaim()?;
+    }
     if let Some(status) = interrupt::status(&cancel) {
         return Err(Failure::message("interrupted; what is left goes with the next collection").status(status));
     }

@@ -238,8 +238,8 @@ fn attend_terminal(spec: SandboxSpec, request: &RunRequest, ours: OwnedFd, tty: 
     let raw =
         if request.interactive { Some(RawMode::enter(streams.stdin).map_err(system("setting the terminal to raw mode"))?) } else { None };
     let window = if isatty(streams.stdin) { streams.stdin } else { streams.stdout };
-    let forwarding =
-        Forwarding::start(running.killer()?, Some((duplicate(ours.as_fd())?, duplicate(window)?)), streams.asked).map_err(system("handling signals"))?;
+    let forwarding = Forwarding::start(running.killer()?, Some((duplicate(ours.as_fd())?, duplicate(window)?)), streams.asked)
+        .map_err(system("handling signals"))?;
     let output = Pump::start(duplicate(ours.as_fd())?, duplicate(streams.stdout)?);
     let input = if request.interactive {
         Some(Pump::start_stoppable(duplicate(streams.stdin)?, ours).map_err(system("connecting standard input"))?)

@@ -6,7 +6,7 @@
 //! 1. what is quickly had again (cache mounts, git repositories) and was of no use for two days, while the cache takes more
 //!    than 512 MB;
 //! 2. what was of no use for 60 days, while a limit is exceeded;
-//! 3. anything, while a limit is exceeded: no more than 80% of the disk or 100 GB, a fifth of the disk free, and in any case
+//! 3. anything, while a limit is exceeded: no more than 80% of the disk or 100 GB, a fifth of the disk and of its inodes free, and in any case
 //!    the tenth of the disk or 10 GB that the cache may always have.
 //!
 //! Looking costs two sums over the index. What they give differs from what the disk counts, so the difference that the last
@@ -99,7 +99,7 @@ impl Look {
             return true;
         }
         let used = self.used_now(summed_bytes);
-        let over = policy.limits.keep_bytes(used, disk).is_some_and(|keep| used > keep);
+        let over = policy.limits.keep_bytes(used, disk).is_some_and(|keep| used > keep) || policy.limits.lacking_inodes(disk) > 0;
         let was_tried = self.limits == Some(policy.limits) && age < HOUR_SECS;
         over && !(was_tried && used <= self.used_bytes.saturating_add(self.used_bytes / 100))
     }
@@ -163,14 +163,14 @@ impl Store {
 mod tests {
     use super::*;
 
-    const DISK: Disk = Disk { total_bytes: 1_000_000_000_000, free_bytes: 500_000_000_000 };
+    const DISK: Disk = Disk { total_bytes: 1_000_000_000_000, free_bytes: 500_000_000_000, total_inodes: 1000, free_inodes: 500 };
 
     #[test]
     fn the_defaults_are_buildkit_s() {
         let Limits { max_used, min_free, reserved } = CollectPolicy::of(DISK).limits;
         let want = [Some(Space::Bytes(100_000_000_000)), Some(Space::Percent(20)), Some(Space::Bytes(10_000_000_000))];
         assert_eq!([max_used, min_free, reserved], want);
-        let small = Disk { total_bytes: 50_000_000_000, free_bytes: 0 };
+        let small = Disk { total_bytes: 50_000_000_000, free_bytes: 0, ..DISK };
         let Limits { max_used, reserved, .. } = CollectPolicy::of(small).limits;
         assert_eq!([max_used, reserved], [Some(Space::Bytes(40_000_000_000)), Some(Space::Bytes(5_000_000_000))]);
     }
@@ -191,6 +191,9 @@ mod tests {
         ] {
             assert_eq!(look.is_due(&policy, summed, DISK, now), want, "{summed} {now}");
         }
+        let few_inodes = Disk { free_inodes: 199, ..DISK };
+        let with_free = CollectPolicy { limits: Limits { min_free: Some(Space::Percent(20)), ..bounded }, ..policy };
+        assert!(look.is_due(&with_free, 5000, few_inodes, 10_001) && !look.is_due(&with_free, 5000, DISK, 10_001));
         // It was over the bound even after a collection: all of it was in use.
         let stuck = Look { used_bytes: 2000, ..look };
         for (summed, now, want) in [(5000, 10_001, false), (5020, 10_001, false), (5021, 10_001, true), (5000, 10_000 + HOUR_SECS, true)] {

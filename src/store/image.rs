@@ -140,7 +140,7 @@ impl Store {
     pub fn remove_image(&self, id: &Digest) -> Result<()> {
         self.flush()?;
         let id = id.to_string();
-        self.durably("removing an image", |tx| {
+        let remove = |tx: &rusqlite::Transaction<'_>| {
             for sql in [
                 "DELETE FROM names WHERE image=?1",
                 "DELETE FROM repo_digests WHERE image=?1",
@@ -150,7 +150,8 @@ impl Store {
                 tx.execute(sql, [&id])?;
             }
             Ok(())
-        })
+        };
+        self.with_reserve(|| self.durably("removing an image", remove))
     }
 
     /// Notes that a registry knows an image as `repository@sha256:…`.

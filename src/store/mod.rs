@@ -37,6 +37,7 @@ mod log;
 mod mounts;
 mod prune;
 mod repository;
+mod reserve;
 mod rows;
 mod session;
 mod survey;
@@ -75,7 +76,7 @@ pub use usage::{Usage, UsageKind, UsageRow};
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 const FORMAT: &str = "plywood store 1\n";
-const DIRS: [&str; 8] = ["blobs", "blobs/sha256", "layers", "tmp", "locks", "cache-mounts", "git", "containers"];
+const DIRS: [&str; 9] = ["blobs", "blobs/sha256", "layers", "tmp", "locks", "cache-mounts", "git", "containers", reserve::DIR];
 
 /// An open store. Shared by threads; a build holds one for as long as it lives.
 ///
@@ -116,12 +117,17 @@ impl Store {
         let db_path = root.join("index.db");
         let mut db = if existed { db::open(&db_path)? } else { create(root, &db_path)? };
         db::bring_up(&mut db, root)?;
-        let has_log = db::fold_log(&db, &db_path, db::LOG_MAX_BYTES)?;
+        // Who finds no room for that has come to make some.
+        let folded = db::fold_log(&db, &db_path, db::LOG_MAX_BYTES);
+        let has_log = folded.or_else(|e| if e.may_be_full() { Ok(true) } else { Err(e) })?;
         let committer = commit::Committer::new(OwnedFd::from(dir), db_path, durability);
         let collection = lock::CollectionLock::open(root)?;
         let ending = session::Ending::default();
         let store =
             Self { root: root.to_path_buf(), db: Mutex::new(db), committer, session: Mutex::new(None), collection, ending, has_log };
+        if !existed {
+            store.keep_reserve();
+        }
         session::reclaim_stale(&store.root)?;
         lock::reclaim_stale(&store.root)?;
         Ok(store)

@@ -121,7 +121,7 @@ static int changes(pid_t pid, const struct call *call, const uint64_t *args, cha
     path[0] = 0;
     switch (call->kind) {
     case OPEN2: if (!(args[1] & makes)) return 0; break;
-    case OPEN3: if (!(args[2] & makes)) return 0; break;
+    case OPEN3: if (!(args[2] & makes) && (args[2] & O_TMPFILE) != O_TMPFILE) return 0; break;
     case HOW: if (!peek(pid, args[2], &how, sizeof how) || !(how.flags & makes)) return 0; break;
     case FILE0: descriptor(pid, args[0], path, size); if (path[0] != '/' || !strncmp(path, "/dev/", 5)) return 0; break;
     case CLONE_DATA: if ((unsigned)args[1] != FICLONE && (unsigned)args[1] != FICLONERANGE) return 0; break;

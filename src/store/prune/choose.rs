@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::usage::Usage;
+
 /// How much of the disk: bytes, or a share of all that the disk has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Space {
@@ -21,14 +23,22 @@ pub struct Disk {
     pub total_bytes: u64,
     /// What ordinary users may still write.
     pub free_bytes: u64,
+    /// How many inodes it has; 0: as many as it wants.
+    pub total_inodes: u64,
+    /// How many of them ordinary users may still take.
+    pub free_inodes: u64,
 }
 
 impl Space {
     /// Returns the bytes.
     pub fn bytes(self, disk: Disk) -> u64 {
+        self.of(disk.total_bytes)
+    }
+
+    fn of(self, total: u64) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
-            Self::Percent(percent) => (u128::from(disk.total_bytes) * u128::from(percent) / 100).try_into().unwrap_or(u64::MAX),
+            Self::Percent(percent) => (u128::from(total) * u128::from(percent) / 100).try_into().unwrap_or(u64::MAX),
         }
     }
 }
@@ -48,6 +58,27 @@ impl Limits {
     /// Whether there is none.
     pub fn are_none(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Returns how many inodes less there are free than shall be: a share that is to be free is one of the inodes, too. BuildKit
+    /// looks at bytes alone (moby/buildkit#3039).
+    pub fn lacking_inodes(&self, disk: Disk) -> u64 {
+        let share = |percent| Space::Percent(percent).of(disk.total_inodes);
+        match self.min_free {
+            Some(Space::Percent(percent)) => share(percent).saturating_sub(disk.free_inodes),
+            Some(Space::Bytes(_)) | None => 0,
+        }
+    }
+
+    /// Returns how much of a cache that takes `used` may stay; none: there is no bound.
+    pub fn keep(&self, used: Usage, disk: Disk) -> Option<Usage> {
+        let bytes = self.keep_bytes(used.bytes, disk)?;
+        // The tenth that the cache may always have is usually given in bytes; it is one of the inodes, too.
+        let inodes = match self.lacking_inodes(disk) {
+            0 => u64::MAX,
+            lacking => used.inodes.saturating_sub(lacking).max(Space::Percent(10).of(disk.total_inodes)),
+        };
+        Some(Usage { bytes, inodes })
     }
 
     /// Returns how many bytes of a cache of `used_bytes` may stay, as BuildKit reckons; none: there is no bound.
@@ -84,38 +115,38 @@ pub(super) struct Choice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ChoiceFile {
     /// What it takes.
-    pub bytes: u64,
+    pub usage: Usage,
     /// Whether something that is no unit needs it too.
     pub rooted: bool,
 }
 
 /// Returns what the units take that nothing else needs: a file that several share once.
-pub(super) fn used_bytes(units: &[Choice], files: &[ChoiceFile]) -> u64 {
+pub(super) fn used(units: &[Choice], files: &[ChoiceFile]) -> Usage {
     let mut counted = vec![false; files.len()];
-    let mut total = 0_u64;
+    let mut total = Usage::default();
     for &file in units.iter().flat_map(|u| &u.files) {
         if !files[file].rooted && !std::mem::replace(&mut counted[file], true) {
-            total = total.saturating_add(files[file].bytes);
+            total += files[file].usage;
         }
     }
     total
 }
 
-/// Returns the units that go, least worth first; with `keep_bytes` no more than are needed to come down to it, and none
+/// Returns the units that go, least worth first; with `keep` no more than are needed to come down to it, and none
 /// whose going frees nothing.
-pub(super) fn choose(units: &[Choice], files: &[ChoiceFile], keep_bytes: Option<u64>) -> Vec<usize> {
+pub(super) fn choose(units: &[Choice], files: &[ChoiceFile], keep: Option<Usage>) -> Vec<usize> {
     let mut order: Vec<usize> = (0..units.len()).filter(|n| units[*n].eligible).collect();
     order.sort_by(|a, b| {
         let (a, b) = (&units[*a], &units[*b]);
         a.worth.total_cmp(&b.worth).then(a.last_used_secs.cmp(&b.last_used_secs))
     });
-    let Some(keep_bytes) = keep_bytes else { return order };
+    let Some(keep) = keep else { return order };
     let mut needs: Vec<usize> = files.iter().map(|f| usize::from(f.rooted)).collect();
     units.iter().flat_map(|u| &u.files).for_each(|f| needs[*f] += 1);
-    let mut used = used_bytes(units, files);
+    let mut used = used(units, files);
     let mut chosen = Vec::new();
     for n in order {
-        if used <= keep_bytes {
+        if used.bytes <= keep.bytes && used.inodes <= keep.inodes {
             break;
         }
         if units[n].files.iter().all(|f| files[*f].rooted) {
@@ -124,7 +155,8 @@ pub(super) fn choose(units: &[Choice], files: &[ChoiceFile], keep_bytes: Option<
         for &file in &units[n].files {
             needs[file] -= 1;
             if needs[file] == 0 {
-                used = used.saturating_sub(files[file].bytes);
+                used.bytes = used.bytes.saturating_sub(files[file].usage.bytes);
+                used.inodes = used.inodes.saturating_sub(files[file].usage.inodes);
             }
         }
         chosen.push(n);
@@ -136,7 +168,7 @@ pub(super) fn choose(units: &[Choice], files: &[ChoiceFile], keep_bytes: Option<
 mod tests {
     use super::*;
 
-    const DISK: Disk = Disk { total_bytes: 1000, free_bytes: 100 };
+    const DISK: Disk = Disk { total_bytes: 1000, free_bytes: 100, total_inodes: 1000, free_inodes: 1000 };
 
     #[test]
     fn limits_are_reckoned_as_buildkit_does() {
@@ -165,12 +197,42 @@ mod tests {
     }
 
     fn file(bytes: u64) -> ChoiceFile {
-        ChoiceFile { bytes, rooted: false }
+        ChoiceFile { usage: Usage { bytes, inodes: 1 }, rooted: false }
+    }
+
+    fn bytes(bytes: u64) -> Usage {
+        Usage { bytes, inodes: u64::MAX }
+    }
+
+    #[test]
+    fn inodes_count_as_space() {
+        let limits = Limits { max_used: Some(Space::Bytes(u64::MAX)), min_free: Some(Space::Percent(20)), reserved: None };
+        let disk = |total_inodes, free_inodes| Disk { total_bytes: 1000, free_bytes: 900, total_inodes, free_inodes };
+        let used = Usage { bytes: 50, inodes: 500 };
+        for (disk, want) in [
+            (disk(1000, 200), u64::MAX),
+            (disk(1000, 50), 350),
+            // A tenth of them the cache may always have.
+            (disk(1000, 0), 300),
+            (disk(10_000, 0), 1000),
+            // Some file systems count none.
+            (disk(0, 0), u64::MAX),
+        ] {
+            assert_eq!(limits.keep(used, disk).unwrap().inodes, want, "{disk:?}");
+        }
+        let by_bytes = Limits { min_free: Some(Space::Bytes(10)), ..limits };
+        assert_eq!(by_bytes.keep(used, disk(1000, 0)).unwrap().inodes, u64::MAX);
+        let files = [ChoiceFile { usage: Usage { bytes: 1, inodes: 300 }, rooted: false }, file(100), file(100)];
+        let units = [unit(3.0, &[0]), unit(1.0, &[1]), unit(2.0, &[2])];
+        let keep = |inodes| Some(Usage { bytes: u64::MAX, inodes });
+        assert_eq!(choose(&units, &files, keep(302)), [0; 0]);
+        assert_eq!(choose(&units, &files, keep(301)), [1]);
+        assert_eq!(choose(&units, &files, keep(10)), [1, 2, 0]);
     }
 
     #[test]
     fn least_worth_goes_first_and_no_more_than_needed() {
-        let files = [file(100), file(200), file(300), ChoiceFile { bytes: 900, rooted: true }];
+        let files = [file(100), file(200), file(300), ChoiceFile { rooted: true, ..file(900) }];
         let units = [
             unit(3.0, &[0]),
             unit(1.0, &[1]),
@@ -179,7 +241,7 @@ mod tests {
             unit(0.0, &[3]),
             Choice { eligible: false, ..unit(0.5, &[]) },
         ];
-        assert_eq!(used_bytes(&units, &files), 600);
+        assert_eq!(used(&units, &files).bytes, 600);
         for (keep, want) in [
             (None, vec![3, 1, 2, 0]),
             (Some(600), vec![]),
@@ -188,7 +250,7 @@ mod tests {
             (Some(399), vec![1, 2]),
             (Some(0), vec![1, 2, 0]),
         ] {
-            assert_eq!(choose(&units, &files, keep), want, "{keep:?}");
+            assert_eq!(choose(&units, &files, keep.map(bytes)), want, "{keep:?}");
         }
     }
 
@@ -196,11 +258,11 @@ mod tests {
     fn what_is_shared_is_free_when_the_last_goes() {
         let files = [file(100), file(10), file(20)];
         let units = [unit(1.0, &[0, 1]), unit(2.0, &[0, 2])];
-        assert_eq!(used_bytes(&units, &files), 130);
-        assert_eq!(choose(&units, &files, Some(120)), [0]);
-        assert_eq!(choose(&units, &files, Some(119)), [0, 1]);
+        assert_eq!(used(&units, &files).bytes, 130);
+        assert_eq!(choose(&units, &files, Some(bytes(120))), [0]);
+        assert_eq!(choose(&units, &files, Some(bytes(119))), [0, 1]);
         let held = [unit(1.0, &[0, 1]), Choice { eligible: false, ..unit(2.0, &[0, 2]) }];
-        assert_eq!(choose(&held, &files, Some(0)), [0], "the other one stays, so does what they share");
+        assert_eq!(choose(&held, &files, Some(bytes(0))), [0], "the other one stays, so does what they share");
     }
 
     #[test]

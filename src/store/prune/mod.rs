@@ -103,6 +103,10 @@ impl Store {
 
     /// As [`Store::prune`], with sizes that were measured before.
     pub(super) fn prune_measured(&self, options: &PruneOptions, appraise: Appraise<'_>, measured: &Measured) -> Result<PruneReport> {
+        self.with_reserve(|| self.prune_once(options, appraise, measured))
+    }
+
+    fn prune_once(&self, options: &PruneOptions, appraise: Appraise<'_>, measured: &Measured) -> Result<PruneReport> {
         self.flush()?;
         let disk = self.disk()?;
         session::reclaim_stale(&self.root)?;
@@ -118,11 +122,11 @@ impl Store {
                 if options.chooses() {
                     let units = Units::gather(tx, &beside, &held, measured, appraise, options.now_secs)?;
                     let (choices, files) = units.choices(|unit| options.takes(unit));
-                    let used = choose::used_bytes(&choices, &files);
-                    let places = choose::choose(&choices, &files, options.limits.keep_bytes(used, disk));
+                    let used = choose::used(&choices, &files);
+                    let places = choose::choose(&choices, &files, options.limits.keep(used, disk));
                     let (gone, left) = (HashSet::<usize>::from_iter(places.iter().copied()), 0..choices.len());
                     let left: Vec<_> = left.filter(|n| !gone.contains(n)).map(|n| choices[n].clone()).collect();
-                    report.left_bytes = Some(choose::used_bytes(&left, &files));
+                    report.left_bytes = Some(choose::used(&left, &files).bytes);
                     chosen = places.into_iter().map(|n| units.all[n].clone()).collect();
                     report.records = remove_rows(tx, &chosen)?;
                     report.images += remove_unnamed(tx, &held)?;
@@ -168,7 +172,12 @@ impl Store {
     pub fn disk(&self) -> Result<Disk> {
         let stat = rustix::fs::statvfs(&self.root).map_err(StoreError::os("looking at the file system of", &self.root))?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Ok(Disk { total_bytes: bytes(stat.f_blocks), free_bytes: bytes(stat.f_bavail) })
+        Ok(Disk {
+            total_bytes: bytes(stat.f_blocks),
+            free_bytes: bytes(stat.f_bavail),
+            total_inodes: stat.f_files,
+            free_inodes: stat.f_favail,
+        })
     }
 
     fn beside(&self) -> Result<Beside> {

@@ -199,7 +199,7 @@ impl Units {
             last_used_secs: unit.facts.last_used_secs.unwrap_or(0),
             files: unit.files.iter().map(|f| self.places[f]).collect(),
         };
-        let files = self.files.iter().map(|(usage, rooted)| ChoiceFile { bytes: usage.bytes, rooted: *rooted }).collect();
+        let files = self.files.iter().map(|(usage, rooted)| ChoiceFile { usage: *usage, rooted: *rooted }).collect();
         (self.all.iter().map(choice).collect(), files)
     }
 }

@@ -85,7 +85,8 @@ impl Progress {
             Mode::Quiet => Box::new(quiet::Quiet::new(paint)),
             Mode::RawJson => Box::new(rawjson::RawJson::new(SystemTime::now())),
         };
-        let progress = Arc::new(Self { started: Instant::now(), renderer: Mutex::new(renderer), ticker: Mutex::new(None), work: OnceLock::new() });
+        let progress =
+            Arc::new(Self { started: Instant::now(), renderer: Mutex::new(renderer), ticker: Mutex::new(None), work: OnceLock::new() });
         if mode == Mode::Tty {
             let (stop, stopped) = mpsc::channel();
             let shown = Arc::downgrade(&progress);

@@ -107,7 +107,16 @@ impl Site {
                 let mark = format!("no_proxy={}", self.bench.w.dir.path().display());
                 let archive = format!("type=oci,dest={}", output("o.tar"));
                 let mut all = words(&["build", "--progress=plain", "--gc=off", "--build-context", BASE, "--build-arg", &mark, "-t", "t"]);
-                all.extend(words(&["--load", "-o", &archive, "--iidfile", &output("iid"), "--metadata-file", &output("meta"), &path("ctx")]));
+                all.extend(words(&[
+                    "--load",
+                    "-o",
+                    &archive,
+                    "--iidfile",
+                    &output("iid"),
+                    "--metadata-file",
+                    &output("meta"),
+                    &path("ctx"),
+                ]));
                 all
             }
             Deed::Load => words(&["load", "-i", &path("t.tar")]),
@@ -204,7 +213,9 @@ impl Site {
                 return wrong("the message has no cause");
             }
             let subject = &told["error: ".len()..];
-            if !subject.contains(['/', '`', '"']) && !["index", "sandbox", "overlay", "mount", "namespace"].iter().any(|s| subject.contains(s)) {
+            if !subject.contains(['/', '`', '"'])
+                && !["index", "sandbox", "overlay", "mount", "namespace"].iter().any(|s| subject.contains(s))
+            {
                 return wrong("the message names nothing");
             }
             if !done.stderr.contains("hint: ") {

@@ -17,9 +17,11 @@
 
 mod calls;
 mod deeds;
+mod disks;
 mod errors;
 mod power;
 mod random;
+mod signals;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -216,8 +218,20 @@ fn same(what: &str, found: &str, want: &str) -> Outcome<()> {
 
 /// What lies in a store beside what belongs there while nobody uses it.
 fn strays(store: &Path) -> Vec<String> {
-    const ROOT: [&str; 11] =
-        ["format", "index.db", "index.db-wal", "index.db-shm", "blobs", "layers", "tmp", "locks", "cache-mounts", "git", "containers"];
+    const ROOT: [&str; 12] = [
+        "format",
+        "index.db",
+        "index.db-wal",
+        "index.db-shm",
+        "blobs",
+        "layers",
+        "tmp",
+        "locks",
+        "cache-mounts",
+        "git",
+        "containers",
+        "reserve",
+    ];
     let listed = |dir: &Path| std::fs::read_dir(dir).unwrap().map(|e| e.unwrap()).collect::<Vec<_>>();
     let mut found = Vec::new();
     for (dir, belongs) in [
