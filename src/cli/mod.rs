@@ -2,7 +2,8 @@
 //!
 //! The only reader of the environment and the clock ([`environment`]). Commands return a [`failure::Failure`], which is
 //! shown in one place, [`main`]. Exit codes: 0, 1 a build or command failed, 2 the command line can't be
-//! understood; `run` has docker's (125 to 127, or the program's own); 128 + n after a signal.
+//! understood; `run` has docker's (125 to 127, or the program's own); 128 + n after a signal, of which 141 stands for results or
+//! progress that nobody reads any more.
 
 pub mod build;
 pub mod builds;

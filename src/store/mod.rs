@@ -11,6 +11,7 @@
 //! ├── locks/                    single-flight and garbage collection locks (flock: they die with their process)
 //! ├── cache-mounts/<hash>[.n]/  what RUN --mount=type=cache keeps, <hash>.lock beside it
 //! ├── git/<hash>/               fetched git repositories, bare, <hash>.lock beside it; made at the first need
+//! ├── reserve/                  bytes and inodes set aside for what makes room on a full disk
 //! ├── known_hosts               ssh hosts that git met; made by ssh
 //! └── containers/               the runner's
 //! ```

@@ -59,7 +59,8 @@ impl Store {
 
     /// Gives the reserve up; returns whether there was any.
     fn release_reserve(&self) -> bool {
-        self.reserve().fold(false, |any, path| std::fs::remove_file(path).is_ok() || any)
+        // Each of them: `any` would end with the first.
+        self.reserve().filter(|path| std::fs::remove_file(path).is_ok()).count() > 0
     }
 
     fn reserve(&self) -> impl Iterator<Item = PathBuf> {

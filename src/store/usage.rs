@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::fs::FileType;
 
-use super::{Result, Store, StoreError};
+use super::{Result, Store, StoreError, reserve};
 use crate::path;
 
 /// What a thing in the store is.
@@ -71,6 +71,7 @@ const OF_OTHERS: &[(&str, UsageKind)] = &[
     ("containers", UsageKind::Container),
     ("tmp", UsageKind::Staging),
     ("locks", UsageKind::Index),
+    (reserve::DIR, UsageKind::Index),
     ("blobs", UsageKind::Index),
     ("", UsageKind::Index),
 ];
@@ -131,7 +132,8 @@ impl Store {
         let mut all = Vec::new();
         for &(dir, kind) in dirs {
             let path = self.root.join(dir);
-            if dir == "git" && !path.exists() {
+            // Older stores lack these.
+            if matches!(dir, "git" | reserve::DIR) && !path.exists() {
                 continue;
             }
             // The directory itself takes room too.

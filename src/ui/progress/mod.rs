@@ -131,8 +131,9 @@ impl Progress {
             let mut stderr = std::io::stderr().lock();
             let written = stderr.write_all(out.as_bytes()).and_then(|()| stderr.flush());
             if written.is_err_and(|e| e.kind() == ErrorKind::BrokenPipe)
-                && let Some(work) = self.work.get()
+                && let Some(work) = self.work.get().filter(|work| !work.is_cancelled())
             {
+                // What asked for the end before is the cause.
                 work.cancel(SIGPIPE);
             }
         }

@@ -5,7 +5,6 @@
 //! |---|---|---|
 //! | `random` | kill -9 at random moments of builds, a pull, a push, a load, a save, a collection, a container, and of three at once | `PLY_TEST_ROUNDS=1000 cargo test --test e2e kills::random -- --nocapture` |
 //! | `calls` | kill -9 before each call of a build, a load, a container, a collection that changes something | `PLY_TEST_ROUNDS=all cargo test --test e2e kills::calls -- --nocapture` |
-//! | `calls` | kill -9 before each call that changes something | `PLY_TEST_ROUNDS=all cargo test --test e2e kills::calls -- --nocapture` |
 //! | `errors` | an error from each call that changes something | `PLY_TEST_ROUNDS=all cargo test --test e2e kills::errors -- --nocapture` |
 //! | `disks` | real file systems that are full | `cargo test --test e2e kills::disks -- --nocapture` |
 //! | `signals` | INT, TERM, HUP and closed pipes at random moments | `PLY_TEST_ROUNDS=100 cargo test --test e2e kills::signals -- --nocapture` |
