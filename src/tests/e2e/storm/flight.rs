@@ -57,10 +57,10 @@ fn equal_builds_at_once_run_each_step_once() {
         }
         let seen = lines(&w);
         let (one, two) = (seen.iter().filter(|l| *l == "one").count(), seen.iter().filter(|l| *l == "two").count());
-        // Once by each that ran it: the killed one, and who took it over.
-        assert_eq!((one, two), (1 + usize::from(kill), 1), "{seen:?}");
+        // Once by each that ran it; the one in which the first was killed by who took it over, too.
+        assert!(one >= 1 && two >= 1 && one + two == 2 + usize::from(kill), "{seen:?}");
         if kill {
-            taken_over += one - 1;
+            taken_over += one + two - 2;
         } else {
             runs += one + two;
         }
