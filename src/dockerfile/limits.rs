@@ -18,6 +18,9 @@ pub const MAX_GRAPH_BYTES: usize = 256 << 20;
 /// The most that one pattern of an ignore file or `--exclude` may be long, in bytes.
 pub const MAX_PATTERN_BYTES: usize = 16 << 10;
 
+/// The most instructions that a file may have: each takes some hundred bytes of memory.
+pub const MAX_INSTRUCTIONS: usize = 100_000;
+
 /// A limit that a Dockerfile or ignore file went over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -27,6 +30,7 @@ pub enum Limit {
     ExpansionTotal,
     GraphBytes,
     PatternBytes,
+    Instructions,
 }
 
 impl Limit {
@@ -38,6 +42,7 @@ impl Limit {
             Self::ExpansionTotal => "expansion-total",
             Self::GraphBytes => "graph-bytes",
             Self::PatternBytes => "pattern-bytes",
+            Self::Instructions => "instructions",
         }
     }
 }
@@ -52,6 +57,7 @@ impl fmt::Display for Limit {
             }
             Self::GraphBytes => write!(f, "what this file asks for takes more than {MAX_GRAPH_BYTES} bytes to describe")?,
             Self::PatternBytes => write!(f, "the pattern is longer than {MAX_PATTERN_BYTES} bytes")?,
+            Self::Instructions => write!(f, "the file has more than {MAX_INSTRUCTIONS} instructions")?,
         }
         write!(f, " (limit {})", self.id())
     }

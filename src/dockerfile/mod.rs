@@ -64,7 +64,13 @@ pub fn parse_with_check_override(source: &Arc<Source>, check: Option<&str>) -> R
     let context = Context { source, escape: directives.escape };
     let mut lines = Lines::new(source.text(), start, directives.escape);
     let mut stages = stage::Stages::new(source);
+    let mut left = limits::MAX_INSTRUCTIONS;
     while let Some(line) = lines.next_line() {
+        let Some(fewer) = left.checked_sub(1) else {
+            let hint = "generate files that COPY or RUN use instead";
+            return Err(Diagnostic::error(source, line.text().span(), limits::Limit::Instructions.to_string()).hint(hint));
+        };
+        left = fewer;
         let instruction = instruction(context, &line, &mut lines)?;
         stages.push(instruction, line.empty_continuation)?;
     }

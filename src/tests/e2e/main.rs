@@ -13,6 +13,7 @@ mod checks;
 mod claims;
 mod compression;
 mod damage;
+mod defences;
 mod explain;
 mod faults;
 #[path = "../../registry/fixture.rs"]
