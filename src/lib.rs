@@ -17,6 +17,10 @@
 #[doc = include_str!("differences.md")]
 pub mod differences {}
 
+/// What is tried against Plywood, how it defends, and which test shows it.
+#[doc = include_str!("defences.md")]
+pub mod defences {}
+
 pub mod address;
 pub mod cache;
 pub mod cli;

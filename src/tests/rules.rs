@@ -143,3 +143,36 @@ fn every_rule_of_the_recorded_cases_is_in_the_table() {
     }
     assert!(missing.is_empty(), "{missing:?}");
 }
+
+/// The page of defences: its tables' rows, and the tests that its other sections name.
+fn defences() -> (Vec<Vec<String>>, Vec<String>) {
+    let text = std::fs::read_to_string(root().join("src/defences.md")).expect("the page");
+    let (table, rest): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.starts_with("| "));
+    let rows = table.into_iter().filter(|line| !line.starts_with("| id |"));
+    let cells = |line: &str| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
+    let words = rest.iter().flat_map(|line| line.split_whitespace()).filter(|word| word.starts_with("src/") && word.contains('#'));
+    (rows.map(cells).collect(), words.map(str::to_owned).collect())
+}
+
+#[test]
+fn every_class_of_attack_has_a_defence_and_a_test_or_a_reason() {
+    let (rows, named) = defences();
+    let mut found: Vec<String> = named.iter().filter_map(|reference| wrong(reference, None)).collect();
+    let mut ids = Vec::new();
+    for row in rows {
+        let [id, tried, defence, shown] = &row[..] else { panic!("four cells: {row:?}") };
+        assert!(!tried.is_empty() && !defence.is_empty(), "{row:?}");
+        ids.push(id.clone());
+        if shown.strip_prefix("can't occur: ").is_none_or(str::is_empty) {
+            let references: Vec<&str> = shown.split_whitespace().collect();
+            assert!(!references.is_empty(), "{id} has no test");
+            found.extend(references.into_iter().filter_map(|reference| wrong(reference, None)).map(|why| format!("{id}: {why}")));
+        }
+    }
+    let wanted = [('A', 16), ('B', 9), ('C', 6), ('D', 17), ('F', 13)]
+        .into_iter()
+        .flat_map(|(class, n)| (1..=n).map(move |i| format!("{class}{i}")));
+    assert_eq!(ids, wanted.collect::<Vec<_>>());
+    assert!(named.len() >= 10, "{named:?}");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}

@@ -153,3 +153,37 @@ fn users_that_are_no_users_are_errors_and_never_root() {
         w.image("FROM base\nRUN dd if=/dev/zero of=/etc/passwd bs=1 count=0 seek=3000000000 2>/dev/null\nUSER app\nRUN true\n").fails(1);
     assert!(done.stderr.contains("passwd"), "{done:#?}");
 }
+
+#[test]
+fn mounts_have_no_options_that_loosen_them() {
+    let w = World::new();
+    for options in [
+        "type=bind,target=/m,bind-propagation=rshared",
+        "type=bind,target=/m,suid",
+        "type=bind,target=/m,dev=true",
+        "type=bind,target=/m,relabel=shared",
+        "type=cache,target=/m,exec",
+        "type=tmpfs,target=/m,size=1t,size=-1",
+        "type=secret,id=s,target=/m,mode=99999",
+        "type=proc,target=/m",
+        "type=cache,target=/proc/x",
+        "type=bind,target=/",
+    ] {
+        w.file("Dockerfile", &format!("FROM base\nRUN --mount={options} true\n")).build(&[]).fails(1);
+    }
+}
+
+#[test]
+fn a_frontend_is_never_asked_for() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let host = listener.local_addr().unwrap();
+    let w = World::new();
+    for line in
+        [format!("# syntax={host}/front:1"), format!("// syntax={host}/front"), format!("#!/x\n#syntax = {host}/a@sha256:{:064}", 1)]
+    {
+        let text = format!("{line}\nFROM base\nRUN true\n");
+        w.file("Dockerfile", &text).build(&["--build-arg", &format!("BUILDKIT_SYNTAX={host}/other")]).fails_or_not();
+        assert!(listener.accept().is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock), "{line}");
+    }
+}
