@@ -368,3 +368,32 @@ fn whatever_call_fails_a_command_tells_it_and_the_store_is_clean() {
     );
     tally.end(&summary);
 }
+
+#[test]
+fn however_few_files_may_be_open_a_build_tells_it_and_the_store_is_clean() {
+    let bench = Bench::own();
+    let args = bench.build_args("ctx", "t");
+    let (mut failed, mut built) = (0, 0);
+    // With fewer the program itself can't be started; with so many it all works.
+    for limit in (4..60).step_by(5).chain([1000]) {
+        let like = bench.command(&[]);
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={limit}")).arg(&bench.w.ply).args(&args).current_dir(bench.w.dir.path()).env_clear();
+        command.envs(like.get_envs().filter_map(|(k, v)| Some((k, v?)))).stdin(Stdio::null());
+        let Ok(output) = command.output() else { return skipped("prlimit is not installed") };
+        let done = Done::from(output);
+        match done.code {
+            Some(0) => built += 1,
+            _ => {
+                failed += 1;
+                let done = done.fails(1).says("error: ").says("hint: ");
+                assert!(!done.stderr.contains("panicked"), "{limit}: {done:#?}");
+            }
+        }
+        bench.settled().unwrap();
+        bench.fsck(&bench.w.path("store"), false).unwrap();
+        assert_eq!(bench.w.unfinished(), Vec::<String>::new(), "{limit}");
+    }
+    super::super::note(&format!("files: limits={} exit1={failed} exit0={built}", failed + built));
+    assert!(failed > 5 && built > 0);
+}

@@ -18,6 +18,8 @@ use nix::unistd::Pid;
 use super::super::random::{Random, number, remove_tree};
 use super::super::{BASE, Done, is_root, skipped};
 use super::{Bench, Outcome, Tally, rounds, succeeded};
+use plywood::digest::Digest;
+use plywood::image::platform::Platform;
 
 /// What is interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,14 +38,30 @@ enum Deed {
     Stopped,
     /// A download that takes for ever.
     Slow,
+    /// A base whose layer takes for ever.
+    Pull,
+    /// A collection.
+    Prune,
     Run,
     Load,
     /// An archive into a pipe.
     Save,
 }
 
-const DEEDS: [Deed; 10] =
-    [Deed::Cold, Deed::Warm, Deed::Big, Deed::Ignoring, Deed::Forked, Deed::Stopped, Deed::Slow, Deed::Run, Deed::Load, Deed::Save];
+const DEEDS: [Deed; 12] = [
+    Deed::Cold,
+    Deed::Warm,
+    Deed::Big,
+    Deed::Ignoring,
+    Deed::Forked,
+    Deed::Stopped,
+    Deed::Slow,
+    Deed::Pull,
+    Deed::Prune,
+    Deed::Run,
+    Deed::Load,
+    Deed::Save,
+];
 
 const SIGNALS: [(&str, Signal, i32); 4] =
     [("int", Signal::SIGINT, 130), ("term", Signal::SIGTERM, 143), ("hup", Signal::SIGHUP, 129), ("pipe", Signal::SIGPIPE, 141)];
@@ -54,7 +72,7 @@ const FAR: Duration = Duration::from_secs(15);
 
 const BIG_BYTES: u64 = 96 << 20;
 
-/// Serves a few bytes of something endless to whoever asks, as long as they listen; returns its address.
+/// A registry of one image and a server of files: a few bytes at a time, without end, to whoever listens; returns its address.
 fn slow_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
@@ -62,7 +80,19 @@ fn slow_server() -> String {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { continue };
             std::thread::spawn(move || {
-                let _ = stream.read(&mut [0; 4096]);
+                let mut request = [0; 4096];
+                let n = stream.read(&mut request).unwrap_or(0);
+                let line = String::from_utf8_lossy(&request[..n]).lines().next().unwrap_or_default().to_owned();
+                if let Some(body) = at_once(&line) {
+                    let kind = "application/vnd.oci.image.manifest.v1+json";
+                    let head =
+                        format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                    let _ = stream.write_all(head.as_bytes());
+                    if !line.starts_with("HEAD ") {
+                        let _ = stream.write_all(body.as_bytes());
+                    }
+                    return;
+                }
                 let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
                 while sent.is_ok() {
                     sent = stream.write_all(b"some");
@@ -72,6 +102,29 @@ fn slow_server() -> String {
         }
     });
     host
+}
+
+/// What the server has of the image: all but the layer. None: something else is asked for.
+fn at_once(line: &str) -> Option<String> {
+    let layer = format!("sha256:{}", "5".repeat(64));
+    let config = serde_json::json!({
+        "architecture": Platform::host().architecture, "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [layer]}
+    })
+    .to_string();
+    let digest = Digest::of(config.as_bytes()).to_string();
+    let path = line.split(' ').nth(1)?;
+    if path == "/v2/" {
+        return Some("{}".into());
+    }
+    if path.contains("/manifests/") {
+        let part = |kind: &str, digest: &str, size: usize| serde_json::json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest, "size": size});
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": part("config.v1+json", &digest, config.len()), "layers": [part("layer.v1.tar+gzip", &layer, 1_000_000_000)],
+        });
+        return Some(manifest.to_string());
+    }
+    path.ends_with(&digest).then_some(config)
 }
 
 struct Site {
@@ -86,7 +139,7 @@ impl Site {
         let server = slow_server();
         let mut site = Self { bench, server, six: String::new(), kept: String::new() };
         let w = &site.bench.w;
-        for deed in [Deed::Big, Deed::Ignoring, Deed::Forked, Deed::Stopped, Deed::Slow] {
+        for deed in [Deed::Big, Deed::Ignoring, Deed::Forked, Deed::Stopped, Deed::Slow, Deed::Pull] {
             let dir = w.path(&format!("{deed:?}"));
             std::fs::create_dir(&dir).unwrap();
             std::fs::write(dir.join("Dockerfile"), site.text(deed)).unwrap();
@@ -121,7 +174,11 @@ impl Site {
             Deed::Stopped => "RUN kill -STOP $$; kill -STOP 0; sleep 1000".to_owned(),
             _ => format!("ADD http://{}/slow /slow", self.server),
         };
-        format!("FROM base\n{run}\n")
+        match deed {
+            // Its files are looked at, so that they have to come.
+            Deed::Pull => format!("FROM {}/slow:1\nRUN true\n", self.server),
+            _ => format!("FROM base\n{run}\n"),
+        }
     }
 
     fn store(&self, deed: Deed) -> std::path::PathBuf {
@@ -136,6 +193,7 @@ impl Site {
             Deed::Run => {
                 self.bench.command(&["run", "--rm", "t", "sh", "-c", "trap 'exit 9' INT TERM HUP; while :; do echo .; sleep 0.02; done"])
             }
+            Deed::Prune => self.bench.command(&["prune", "--all"]),
             Deed::Load => self.bench.command(&["load", "-i", archive.to_str().unwrap()]),
             Deed::Save => self.bench.command(&["save", "big"]),
             deed => {
@@ -168,6 +226,7 @@ impl Site {
         };
         match deed {
             Deed::Load => succeeded("again", &self.command(deed, Signal::SIGINT).output().unwrap().into())?,
+            Deed::Prune => succeeded("again", &self.command(deed, Signal::SIGINT).output().unwrap().into())?,
             Deed::Save => {
                 let done = self.command(deed, Signal::SIGINT).stdout(Stdio::null()).output().unwrap().into();
                 succeeded("again", &done)?;
@@ -312,14 +371,15 @@ fn signals_and_closed_pipes_end_everything_soon_and_nothing_stays() {
                 let mut r = Random::new(seed + who as u64);
                 for n in 0..share {
                     for (s, signal) in SIGNALS.into_iter().enumerate() {
-                        let deed = DEEDS[(usize::try_from(n).unwrap() * 2 + s + who) % DEEDS.len()];
+                        let deed = DEEDS[(usize::try_from(n).unwrap() * 5 + s * 2 + who * 6) % DEEDS.len()];
                         // Nothing is printed there, so that nobody finds the pipe closed.
-                        let deed = if signal.0 == "pipe" && matches!(deed, Deed::Stopped | Deed::Slow | Deed::Big) {
-                            Deed::Ignoring
-                        } else {
-                            deed
-                        };
-                        let most = if matches!(deed, Deed::Warm | Deed::Load) { 120 } else { 700 };
+                        let deed =
+                            if signal.0 == "pipe" && matches!(deed, Deed::Stopped | Deed::Slow | Deed::Pull | Deed::Big | Deed::Prune) {
+                                Deed::Ignoring
+                            } else {
+                                deed
+                            };
+                        let most = if matches!(deed, Deed::Warm | Deed::Load | Deed::Prune) { 120 } else { 700 };
                         let moment = Duration::from_millis(u64::try_from(r.below(most)).unwrap());
                         let struck = site.strike(deed, signal, moment).and_then(|found| site.again(deed).map(|()| found));
                         let round = format!("seed {seed}: {} of {deed:?} as {} after {moment:?}", signal.0, site.bench.who);
