@@ -7,7 +7,7 @@
 //! | `model` | what unpacking means, said a second time |
 //! | `host` | users, drivers, the canary |
 //! | `random` | archives mixed at random from the same ingredients |
-//! | `quirks` | archives that are only odd, against umoci and GNU tar |
+//! | `odd` | archives that are only odd, against umoci and GNU tar |
 //!
 //! The oracle is a canary outside the store that nobody may touch; besides, each archive's result is compared, name by name,
 //! with the model's, so that a harness that stops short is seen. By default some 400 archives take one way in each configuration,
@@ -20,6 +20,7 @@ mod documents;
 mod host;
 mod image;
 mod model;
+mod odd;
 mod random;
 mod tar;
 
