@@ -97,7 +97,7 @@ fn a_dockerfile_that_would_grow_without_end_is_refused_soon() {
             assert!(matches!(done.code, Some(0 | 1)), "{what}: {:?} {}", done.code, done.stderr.chars().take(500).collect::<String>());
             assert!(!done.stderr.contains("panicked"), "{what}");
             if done.code == Some(1) {
-                assert!(done.stderr.contains("Dockerfile:") || done.stderr.contains("error"), "{what}: {}", done.stderr);
+                assert!(done.stderr.contains("Dockerfile:"), "{what}: {}", done.stderr.chars().take(500).collect::<String>());
             }
             assert!(code.is_none() || done.code == code, "{what}: {:?}", done.code);
         }
@@ -108,8 +108,8 @@ fn a_dockerfile_that_would_grow_without_end_is_refused_soon() {
 fn a_working_directory_is_a_place_in_the_image() {
     let w = World::new();
     for n in 3..=30 {
-        let text = format!("FROM base\nWORKDIR /proc/self/fd/{n}\nRUN cat ../../../etc/hostname; ls\n");
-        w.file("Dockerfile", &text).build(&[]).fails(1);
+        let text = format!("FROM base\nWORKDIR /proc/self/fd/{n}\nRUN true\n");
+        w.file("Dockerfile", &text).build(&[]).fails(1).says(&format!("/proc/self/fd/{n}"));
     }
     w.image("FROM base\nRUN true\n").ok();
     for n in 3..=30 {
@@ -131,9 +131,9 @@ fn mount_points_that_a_step_swaps_for_links_are_not_removed_elsewhere() {
         ("type=secret,id=s,target=/x/y/f", format!("mv /x /z; ln -s {abs} /x")),
         ("type=bind,target=/x/y/c", format!("mv /x /z; ln -s ../../../../../../../..{abs} /x")),
     ] {
-        w.file("Dockerfile", &format!("FROM base\nRUN --mount={mount} {swap}; true\n"));
+        w.file("Dockerfile", &format!("FROM base\nRUN --mount={mount} {swap}; test -L /x -o -L /x/y && echo swapped\n"));
         let secret = format!("id=s,src={}", w.path("ctx/Dockerfile").display());
-        w.build(&["--no-cache", "--secret", &secret]).fails_or_not();
+        w.build(&["--no-cache", "--secret", &secret]).fails_or_not().says(" swapped");
         assert!(canary.join("y/c").is_dir() && canary.join("y/f").is_file(), "{mount}");
     }
     w.ply(&["fsck"]).ok();
