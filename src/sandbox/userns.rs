@@ -201,6 +201,10 @@ fn enter_with_ranges(ranges: &Ranges) -> Result<Option<String>, UsernsError> {
     let (_, helper) = sys::process::fork_single_threaded(|| {
         // Or the read below would wait for ever when the parent dies, for this process holds both sides.
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        // It may have died before that was asked for: then another process is the parent.
+        if rustix::process::getppid().map(|parent| parent.as_raw_nonzero().get().unsigned_abs()) != Some(pid) {
+            return 1;
+        }
         let asked = wait_for_us.read_exact(&mut [0]);
         if asked.is_ok()
             && let Err(reason) = ranges.map(pid)

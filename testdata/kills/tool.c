@@ -53,12 +53,12 @@ static int cut(const char *dir) {
 }
 
 // What decides whether a call is one that changes something.
-enum kind { ALWAYS, OPEN2, OPEN3, HOW, FILE0, CLONE_DATA };
+enum kind { ALWAYS, OPEN2, OPEN3, HOW, FILE0, CLONE_DATA, LIFE };
 struct call {
     const char *name;
     int nr;
     enum kind kind;
-    int path; // the argument that is a path; -1: the descriptor in the first argument
+    int path; // the argument that is a path; -1, -2: the descriptor in the first, the third argument; -3: none
 };
 #define CALL(name, kind, path) { #name, SYS_##name, kind, path }
 static const struct call calls[] = {
@@ -77,6 +77,8 @@ static const struct call calls[] = {
     CALL(copy_file_range, ALWAYS, -2), CALL(sendfile, FILE0, -1), CALL(splice, ALWAYS, -2), CALL(ioctl, CLONE_DATA, -1),
     CALL(mount, ALWAYS, 1), CALL(umount2, ALWAYS, 0), CALL(pivot_root, ALWAYS, 0), CALL(open_tree, ALWAYS, 1),
     CALL(move_mount, ALWAYS, 3), CALL(fsmount, ALWAYS, -1), CALL(mount_setattr, ALWAYS, 1), CALL(unshare, ALWAYS, -3),
+    // Processes: who starts, who dies with whom.
+    CALL(clone, ALWAYS, -3), CALL(clone3, ALWAYS, -3), CALL(execve, ALWAYS, 0), CALL(prctl, LIFE, -3),
 #ifdef SYS_fchmodat2
     CALL(fchmodat2, ALWAYS, 1),
 #endif
@@ -125,6 +127,7 @@ static int changes(pid_t pid, const struct call *call, const uint64_t *args, cha
     case HOW: if (!peek(pid, args[2], &how, sizeof how) || !(how.flags & makes)) return 0; break;
     case FILE0: descriptor(pid, args[0], path, size); if (path[0] != '/' || !strncmp(path, "/dev/", 5)) return 0; break;
     case CLONE_DATA: if ((unsigned)args[1] != FICLONE && (unsigned)args[1] != FICLONERANGE) return 0; break;
+    case LIFE: if (args[0] != PR_SET_PDEATHSIG) return 0; break;
     case ALWAYS: break;
     }
     if (call->path == -1) descriptor(pid, args[0], path, size);

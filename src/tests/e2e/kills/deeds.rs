@@ -4,7 +4,7 @@
 //! their own.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use super::super::random::Random;
@@ -12,7 +12,7 @@ use super::super::registry::Registry;
 use super::super::remote::{Repo, file_server};
 use super::super::testserver::TestServer;
 use super::super::{Done, World};
-use super::{Bench, Outcome, Reference, golden, same, succeeded};
+use super::{Bench, Outcome, Reference, Running, golden, same, succeeded};
 
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +141,7 @@ impl<'g> Worker<'g> {
             let round = Round { seed: 1_000_000 + n as u64, deed, deep: true };
             worker.prepare(&round);
             let start = Instant::now();
-            let done = worker.start(&round).into_iter().map(|c| c.wait_with_output().unwrap()).collect();
+            let done = worker.start(&round).into_iter().map(|c| c.end()).collect();
             worker.lasts[n] = start.elapsed();
             worker.check(&round, done).unwrap();
         }
@@ -202,7 +202,7 @@ impl<'g> Worker<'g> {
         }
     }
 
-    pub(super) fn start(&self, round: &Round) -> Vec<Child> {
+    pub(super) fn start(&self, round: &Round) -> Vec<Running> {
         let (pushed, pulled) = self.remote(round);
         let build = |context, tag| self.bench.build_command(context, tag);
         let mut commands = match round.deed {
@@ -221,7 +221,7 @@ impl<'g> Worker<'g> {
             }
             Deed::Several => vec![build("a", "a"), build("b", "b"), self.bench.command(&["prune", "--all"])],
         };
-        commands.iter_mut().map(|c| c.env("PLY_STORE", self.store(round)).spawn().unwrap()).collect()
+        commands.iter_mut().map(|c| Running::start(c.env("PLY_STORE", self.store(round)))).collect()
     }
 
     /// The images that the deed leaves in the store, in the order of its commands, with their ids.
@@ -244,9 +244,9 @@ impl<'g> Worker<'g> {
     }
 
     /// Waits for the moment, or for the end of all; returns how long it was.
-    pub(super) fn wait(children: &mut [Child], moment: Duration) -> Duration {
+    pub(super) fn wait(children: &mut [Running], moment: Duration) -> Duration {
         let start = Instant::now();
-        while start.elapsed() < moment && children.iter_mut().any(|c| c.try_wait().unwrap().is_none()) {
+        while start.elapsed() < moment && children.iter_mut().any(|c| !c.has_ended()) {
             std::thread::sleep(Duration::from_millis(1).min(moment.saturating_sub(start.elapsed())));
         }
         start.elapsed()
@@ -288,7 +288,7 @@ impl<'g> Worker<'g> {
 
     /// Does the same again, undisturbed, and checks it.
     pub(super) fn again(&self, round: &Round) -> Outcome<()> {
-        let done = self.start(round).into_iter().map(|c| c.wait_with_output().unwrap()).collect();
+        let done = self.start(round).into_iter().map(|c| c.end()).collect();
         self.check(round, done)?;
         self.bench.settled()
     }

@@ -22,13 +22,16 @@ mod power;
 mod random;
 mod signals;
 
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
 
 use super::users::Account;
 use super::{Done, World, mounts, processes, program, skipped};
@@ -272,12 +275,51 @@ impl Reference {
     }
 }
 
-/// Kills the process that a child is; returns whether it was alive.
-fn kill_one(child: &mut Child) -> bool {
-    let alive = child.try_wait().unwrap().is_none();
-    // It may end in between.
-    let _ = child.kill();
-    alive
+/// A command that runs. What it prints goes to files: a process that it left behind would keep a pipe open.
+struct Running {
+    child: Child,
+    stdout: std::fs::File,
+    stderr: std::fs::File,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
+        Self { child: command.spawn().unwrap(), stdout, stderr }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().try_into().unwrap())
+    }
+
+    /// Kills it; returns whether it was alive.
+    fn kill(&mut self) -> bool {
+        let alive = !self.has_ended();
+        // It may end in between.
+        let _ = self.child.kill();
+        alive
+    }
+
+    /// Waits for its end, which it must come to.
+    fn end(mut self) -> Output {
+        let deadline = Instant::now() + Duration::from_secs(300);
+        while !self.has_ended() {
+            assert!(Instant::now() < deadline, "it does not end: {:?}", self.child);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let read = |mut file: std::fs::File| {
+            let mut bytes = Vec::new();
+            file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes)).unwrap();
+            bytes
+        };
+        let status = self.child.wait().unwrap();
+        Output { status, stdout: read(self.stdout), stderr: read(self.stderr) }
+    }
 }
 
 /// Compiles `testdata/kills/tool.c`; none where the host has no C compiler.

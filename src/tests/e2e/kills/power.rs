@@ -19,12 +19,11 @@ use std::time::{Duration, Instant};
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 
 use super::super::random::{Random, number};
 use super::super::{Done, is_root, program, skipped};
 use super::deeds::{DEEDS, Deed, Golden, Round, Worker};
-use super::{Bench, Outcome, Tally, memory, rounds, same, tool};
+use super::{Bench, Outcome, Running, Tally, memory, rounds, same, tool};
 
 /// A file system in a file.
 struct Disk {
@@ -174,6 +173,12 @@ impl Drop for Disk {
     }
 }
 
+/// A world and the file system that is mounted in it: unmounted first, then removed.
+struct Place<'g> {
+    disk: Disk,
+    worker: Worker<'g>,
+}
+
 #[derive(Default)]
 struct Counts {
     cuts: u64,
@@ -191,14 +196,14 @@ fn cut_off(worker: &mut Worker<'_>, disk: &mut Disk, round: &Round, r: &mut Rand
     let hurry = Hurry::on(disk);
     let mut children = worker.start(round);
     let lasted = Worker::wait(&mut children, moment);
-    let ended: Vec<bool> = children.iter_mut().map(|child| child.try_wait().unwrap().is_some()).collect();
+    let ended: Vec<bool> = children.iter_mut().map(Running::has_ended).collect();
     disk.cut();
     drop(hurry);
     for child in &children {
         // It may have ended.
-        let _ = killpg(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGKILL);
+        let _ = killpg(child.pid(), Signal::SIGKILL);
     }
-    let done: Vec<Output> = children.into_iter().map(|c| c.wait_with_output().unwrap()).collect();
+    let done: Vec<Output> = children.into_iter().map(|c| c.end()).collect();
     c.cuts += 1;
     let inside = !ended.iter().all(|e| *e);
     worker.lasted(round, lasted, !inside);
@@ -249,14 +254,14 @@ fn cut(kind: &'static str, count: u64, seed: u64, golden: &Golden, tally: &Tally
         let mut disk = Disk::new(kind, bench.w.path("disk"), tool)?;
         disk.control().unwrap();
         let home = disk.place.clone();
-        let mut worker = Worker::new(bench, golden, home);
+        let mut place = Place { disk, worker: Worker::new(bench, golden, home) };
         // One that failed is thrown away: what follows shall not suffer from it.
         let mut goes_on = true;
         while goes_on && n < count {
             let mut r = Random::new(seed + n);
             let deed = DEEDS[r.below(DEEDS.len())];
-            let this = Round { seed: seed + n, deed: if worker.can(deed) { deed } else { Deed::Warm }, deep: true };
-            let outcome = round(&mut worker, &mut disk, &this, &mut r, &mut c);
+            let this = Round { seed: seed + n, deed: if place.worker.can(deed) { deed } else { Deed::Warm }, deep: true };
+            let outcome = round(&mut place.worker, &mut place.disk, &this, &mut r, &mut c);
             goes_on = tally.take(&format!("seed {}, {:?} on {kind}", this.seed, this.deed), outcome);
             n += 1;
         }

@@ -4,7 +4,7 @@
 //! it has started (a sandbox, a helper).
 
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Output};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::super::random::{Random, number};
 use super::super::{is_root, skipped};
 use super::deeds::{DEEDS, Deed, Golden, Round, Worker};
-use super::{Bench, Numbers, Outcome, Tally, kill_one, rounds};
+use super::{Bench, Numbers, Outcome, Running, Tally, rounds};
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,14 +25,14 @@ enum Victim {
 }
 
 /// Kills at the moment; returns whether anybody was there to be killed.
-fn strike(victim: Victim, r: &mut Random, children: &mut [Child]) -> bool {
+fn strike(victim: Victim, r: &mut Random, children: &mut [Running]) -> bool {
     let mut inside = false;
     // Of several at once one, or all.
     let one = (children.len() > 1 && r.chance(70)).then(|| r.below(children.len()));
     for (_, child) in children.iter_mut().enumerate().filter(|(n, _)| one.is_none_or(|one| one == *n)) {
         inside |= match victim {
-            Victim::Process => kill_one(child),
-            Victim::Group => child.try_wait().unwrap().is_none() && killpg(pid(child), Signal::SIGKILL).is_ok(),
+            Victim::Process => child.kill(),
+            Victim::Group => !child.has_ended() && killpg(child.pid(), Signal::SIGKILL).is_ok(),
             Victim::Child => kill_child(child),
         };
     }
@@ -44,7 +44,7 @@ fn once_more(worker: &Worker<'_>, round: &Round, victim: Victim, r: &mut Random)
     let mut children = worker.start(round);
     Worker::wait(&mut children, worker.moment(round, r.below(300)));
     strike(victim, r, &mut children);
-    let done: Vec<Output> = children.into_iter().map(|c| c.wait_with_output().unwrap()).collect();
+    let done: Vec<Output> = children.into_iter().map(|c| c.end()).collect();
     worker.bench.settled()?;
     spared(victim, &done)
 }
@@ -57,7 +57,7 @@ fn round(worker: &mut Worker<'_>, round: &Round, victim: Victim, r: &mut Random)
     let lasted = Worker::wait(&mut children, moment);
     let inside = strike(victim, r, &mut children);
     worker.lasted(round, lasted, !inside);
-    let done: Vec<Output> = children.into_iter().map(|c| c.wait_with_output().unwrap()).collect();
+    let done: Vec<Output> = children.into_iter().map(|c| c.end()).collect();
     let mut looks = || {
         worker.bench.settled()?;
         spared(victim, &done)?;
@@ -91,21 +91,17 @@ fn spared(victim: Victim, done: &[Output]) -> Outcome<()> {
     Ok(())
 }
 
-fn pid(child: &Child) -> Pid {
-    Pid::from_raw(child.id().try_into().unwrap())
-}
-
 /// Kills what the process has started, as soon as there is something; without anything, itself.
-fn kill_child(child: &mut Child) -> bool {
+fn kill_child(running: &mut Running) -> bool {
     let deadline = Instant::now() + Duration::from_millis(200);
-    while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", child.id())).into_iter().flatten().flatten();
+    while !running.has_ended() && Instant::now() < deadline {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", running.pid())).into_iter().flatten().flatten();
         let children = threads.filter_map(|t| std::fs::read_to_string(t.path().join("children")).ok()).collect::<String>();
         if let Some(first) = children.split_whitespace().next() {
             return kill(Pid::from_raw(first.parse().unwrap()), Signal::SIGKILL).is_ok();
         }
     }
-    kill_one(child)
+    running.kill()
 }
 
 #[derive(Default)]
