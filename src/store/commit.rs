@@ -56,6 +56,8 @@ struct Shared {
 struct State {
     queue: Vec<Arc<Row>>,
     in_flight: Vec<Arc<Row>>,
+    /// While a reader looks at one state of the index: what was written since, which that state may lack.
+    since: Option<Vec<Arc<Row>>>,
     accepted: u64,
     /// Whether a row that vouches for files was among them.
     vouched: bool,
@@ -103,7 +105,19 @@ impl Committer {
         if let Some(failure) = state.failed.as_ref() {
             return Err(failure.again());
         }
-        Ok(state.queue.iter().rev().chain(state.in_flight.iter().rev()).find_map(|row| pick(row)))
+        let since = state.since.iter().flatten().rev();
+        Ok(state.queue.iter().rev().chain(state.in_flight.iter().rev()).chain(since).find_map(|row| pick(row)))
+    }
+
+    /// From now on, until [`Committer::forget_written`], rows are found here even when they are written: whoever reads an
+    /// older state of the index would else find them nowhere.
+    pub(super) fn remember_written(&self) {
+        self.shared.state().since.get_or_insert_default();
+    }
+
+    /// Ends [`Committer::remember_written`].
+    pub(super) fn forget_written(&self) {
+        self.shared.state().since = None;
     }
 
     /// Waits until everything queued so far is on the disk.
@@ -189,7 +203,10 @@ impl Shared {
             let outcome = self.write(&mut db, &batch);
             let mut state = self.state();
             state.settled += batch.len() as u64;
-            state.in_flight.clear();
+            let batch = std::mem::take(&mut state.in_flight);
+            if let (Ok(()), Some(since)) = (&outcome, &mut state.since) {
+                since.extend(batch);
+            }
             if let Err(e) = outcome {
                 // The first failure tells the cause; later ones are its consequences.
                 state.failed.get_or_insert(e.again());

@@ -176,7 +176,7 @@ impl Store {
     /// The connection, to write with.
     fn db_to_write(&self) -> MutexGuard<'_, Connection> {
         let db = self.db();
-        survey::end(&db);
+        self.end_snapshot_of(&db);
         db
     }
 

@@ -51,6 +51,8 @@ impl Store {
         let snapshot = Snapshot(self);
         let db = self.db();
         if self.has_log && db.is_autocommit() {
+            // First: what is written from here on may be missing in what is read.
+            self.committer.remember_written();
             db.execute_batch("BEGIN").map_err(StoreError::index("beginning to read"))?;
         }
         drop(db);
@@ -70,14 +72,15 @@ impl Store {
 
     /// Ends a snapshot, if there is one: what others wrote meanwhile is seen from then on.
     pub fn end_snapshot(&self) {
-        end(&self.db());
+        self.end_snapshot_of(&self.db());
     }
-}
 
-/// Ends a connection's snapshot, if there is one.
-pub(super) fn end(db: &rusqlite::Connection) {
-    if !db.is_autocommit() {
-        // Of a transaction that wrote nothing it can only fail by being ended already.
-        let _ = db.execute_batch("COMMIT");
+    /// As [`Store::end_snapshot`], for who has the connection.
+    pub(super) fn end_snapshot_of(&self, db: &rusqlite::Connection) {
+        if !db.is_autocommit() {
+            // Of a transaction that wrote nothing it can only fail by being ended already.
+            let _ = db.execute_batch("COMMIT");
+            self.committer.forget_written();
+        }
     }
 }

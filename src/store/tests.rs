@@ -77,6 +77,24 @@ fn a_store_is_closed_to_others_and_recognised_again() {
 }
 
 #[test]
+fn what_is_written_while_one_state_is_read_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let before = commit(&store, 1, "one");
+    store.flush().unwrap();
+    let snapshot = store.snapshot().unwrap();
+    // The state is that of the first question.
+    assert!(store.layer_facts(&before).unwrap().is_some());
+    let id = commit(&store, 2, "two");
+    // Written by the thread, and not through this store's connection, which would end the state.
+    store.committer.flush().unwrap();
+    assert!(store.layer_facts(&id).unwrap().is_some() && store.layer_known(&id).unwrap());
+    drop(snapshot);
+    assert!(store.committer.find(|_| Some(())).unwrap().is_none(), "nothing is remembered any more");
+    assert!(store.layer_facts(&id).unwrap().is_some());
+}
+
+#[test]
 fn an_index_that_a_power_cut_left_without_tables_gets_them() {
     let dir = tempfile::tempdir().unwrap();
     let path = open(dir.path()).root().join("index.db");
