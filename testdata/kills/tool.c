@@ -53,7 +53,7 @@ static int cut(const char *dir) {
 }
 
 // What decides whether a call is one that changes something.
-enum kind { ALWAYS, OPEN2, OPEN3, HOW, FILE0, CLONE_DATA, LIFE };
+enum kind { ALWAYS, OPEN2, OPEN3, HOW, FILE0, CLONE_DATA, PROCESS, LIFE };
 struct call {
     const char *name;
     int nr;
@@ -77,8 +77,8 @@ static const struct call calls[] = {
     CALL(copy_file_range, ALWAYS, -2), CALL(sendfile, FILE0, -1), CALL(splice, ALWAYS, -2), CALL(ioctl, CLONE_DATA, -1),
     CALL(mount, ALWAYS, 1), CALL(umount2, ALWAYS, 0), CALL(pivot_root, ALWAYS, 0), CALL(open_tree, ALWAYS, 1),
     CALL(move_mount, ALWAYS, 3), CALL(fsmount, ALWAYS, -1), CALL(mount_setattr, ALWAYS, 1), CALL(unshare, ALWAYS, -3),
-    // Processes: who starts, who dies with whom.
-    CALL(clone, ALWAYS, -3), CALL(clone3, ALWAYS, -3), CALL(execve, ALWAYS, 0), CALL(prctl, LIFE, -3),
+    // Processes: who starts, who dies with whom. They write nothing, so they are not failed.
+    CALL(clone, PROCESS, -3), CALL(clone3, PROCESS, -3), CALL(execve, PROCESS, 0), CALL(prctl, LIFE, -3),
 #ifdef SYS_fchmodat2
     CALL(fchmodat2, ALWAYS, 1),
 #endif
@@ -117,7 +117,8 @@ static void descriptor(pid_t pid, int fd, char *path, size_t size) {
 }
 
 // Whether the call changes something; where.
-static int changes(pid_t pid, const struct call *call, const uint64_t *args, char *path, size_t size) {
+static int changes(pid_t pid, const struct call *call, const uint64_t *args, int failing, char *path, size_t size) {
+    if (failing && (call->kind == PROCESS || call->kind == LIFE)) return 0;
     const unsigned makes = O_CREAT | O_TRUNC;
     struct open_how { uint64_t flags, mode, resolve; } how;
     path[0] = 0;
@@ -128,7 +129,7 @@ static int changes(pid_t pid, const struct call *call, const uint64_t *args, cha
     case FILE0: descriptor(pid, args[0], path, size); if (path[0] != '/' || !strncmp(path, "/dev/", 5)) return 0; break;
     case CLONE_DATA: if ((unsigned)args[1] != FICLONE && (unsigned)args[1] != FICLONERANGE) return 0; break;
     case LIFE: if (args[0] != PR_SET_PDEATHSIG) return 0; break;
-    case ALWAYS: break;
+    case ALWAYS: case PROCESS: break;
     }
     if (call->path == -1) descriptor(pid, args[0], path, size);
     else if (call->path == -2) descriptor(pid, args[2], path, size);
@@ -220,7 +221,7 @@ static int trace(const char *log_path, long k, int uid, int error, int own_only,
             for (unsigned i = 0; i < COUNT; i++) {
                 if (info.op != PTRACE_SYSCALL_INFO_SECCOMP || (int)info.seccomp.nr != calls[i].nr) continue;
                 if (own_only && !runs(pid, &program)) break;
-                if (!changes(pid, &calls[i], info.seccomp.args, path, sizeof path)) break;
+                if (!changes(pid, &calls[i], info.seccomp.args, own_only, path, sizeof path)) break;
                 fprintf(log, "%ld %s %s\n", ++count, calls[i].name, path);
                 if (count != k) break;
                 if (error == 0) kill(child, SIGKILL);
