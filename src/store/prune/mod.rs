@@ -113,6 +113,7 @@ impl Store {
         let trash = self.stage()?;
         let mut report = PruneReport::default();
         let mut chosen = Vec::new();
+        let would_go: Vec<PathBuf>;
         {
             let _alone = self.collection.exclusive()?;
             let held = self.held(true)?;
@@ -137,17 +138,21 @@ impl Store {
             })?;
             let victims = self.victims(&needed)?;
             (report.layers, report.blobs) = (victims.layers.len() as u64, victims.blobs.len() as u64);
-            let mut walk = Walk::default();
-            for (n, path) in victims.layers.iter().chain(&victims.blobs).enumerate() {
-                if options.dry_run {
-                    report.freed += walk.tree(path)?;
-                } else {
+            would_go = victims.layers.into_iter().chain(victims.blobs).collect();
+            if !options.dry_run {
+                for (n, path) in would_go.iter().enumerate() {
                     let gone = trash.path().join(n.to_string());
                     std::fs::rename(path, gone).map_err(StoreError::io("removing", path))?;
                 }
             }
         }
-        if !options.dry_run {
+        if options.dry_run {
+            // A walk, so without the lock: what goes meanwhile counts as nothing.
+            let mut walk = Walk::default();
+            for path in &would_go {
+                report.freed += walk.tree(path)?;
+            }
+        } else {
             for (_, usage) in Walk::default().children(trash.path(), false)? {
                 report.freed += usage;
             }
@@ -237,15 +242,18 @@ impl Store {
 
 /// Removes the rows that keep the chosen units; returns how many of them were records.
 fn remove_rows(tx: &Transaction<'_>, chosen: &[Unit]) -> Result<u64> {
-    let mut records = 0;
+    // All layers in one scan: the records have no index by layer, and others wait for us.
+    let mut layers = Vec::new();
     for unit in chosen {
         match &unit.handle {
-            Handle::Layer(layer) => records += remove(tx, "DELETE FROM records WHERE layer=?1", &[layer])?,
+            Handle::Layer(layer) => layers.push(layer),
             Handle::Base(image) => drop(remove(tx, "DELETE FROM sources WHERE image=?1", &[image])?),
             Handle::Download(key) => drop(remove(tx, "DELETE FROM meta WHERE kind=?1 AND key=?2", &[&super::DOWNLOADS, key])?),
             Handle::CacheMount(_) | Handle::Repository(_) => {}
         }
     }
+    let layers = serde_json::to_string(&layers).expect("texts are JSON");
+    let records = remove(tx, "DELETE FROM records WHERE layer IN (SELECT value FROM json_each(?1))", &[&layers])?;
     if records > 0 {
         remove(tx, "DELETE FROM meta WHERE kind=?1", &[&MADE_AGAIN])?;
     }

@@ -370,3 +370,53 @@ fn the_index_s_log_stays_short_over_many_processes() {
     }
     assert_eq!(open(dir.path()).load_blob_row("test", "false 0").unwrap(), Some(value));
 }
+
+/// What a build waits for at the most while a big cache is collected beside it: what is held under the lock grows with the
+/// number of records, not with its square. `PLY_TEST_RECORDS=10000` by hand.
+#[test]
+#[allow(clippy::print_stderr)] // a test's own output
+fn a_big_collection_keeps_nobody_waiting_for_long() {
+    let count: u32 = std::env::var("PLY_TEST_RECORDS").map_or(2000, |n| n.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = |n: u32| {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&n.to_le_bytes());
+        bytes
+    };
+    {
+        let store = open(dir.path());
+        for n in 0..count {
+            let (key, content) = (CacheKey::from_bytes(bytes(n)), ContentDigest::from_bytes(bytes(n)));
+            let layer = LayerId::Content(content);
+            std::fs::create_dir(store.root().join("layers").join(layer.to_string())).unwrap();
+            store.put_record(RecordRow { key, layer, content, cost_secs: 1.0, created_secs: 1, body: vec![b' '; 900] }).unwrap();
+        }
+    }
+    let over = std::sync::atomic::AtomicBool::new(false);
+    for options in
+        [PruneOptions { all: true, dry_run: true, ..PruneOptions::default() }, PruneOptions { all: true, ..PruneOptions::default() }]
+    {
+        over.store(false, std::sync::atomic::Ordering::SeqCst);
+        let (collector, builder) = (open(dir.path()), open(dir.path()));
+        let longest = std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let mut longest = std::time::Duration::ZERO;
+                let mut n = 0;
+                while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                    let begun = std::time::Instant::now();
+                    n += 1;
+                    builder.hold(&[LayerId::Content(ContentDigest::from_bytes(bytes(count + n)))]).unwrap();
+                    longest = longest.max(begun.elapsed());
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                longest
+            });
+            let report = collector.prune(&options, &by_cost).unwrap();
+            over.store(true, std::sync::atomic::Ordering::SeqCst);
+            assert_eq!((report.records, report.layers), (u64::from(count), u64::from(count)));
+            waiter.join().unwrap()
+        });
+        eprintln!("collection: records={count} dry_run={} longest_wait={:.3}s", options.dry_run, longest.as_secs_f64());
+        assert!(longest < std::time::Duration::from_secs(120));
+    }
+}
