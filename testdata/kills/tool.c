@@ -224,7 +224,9 @@ static int trace(const char *log_path, long k, int uid, int error, int own_only,
                 if (!changes(pid, &calls[i], info.seccomp.args, own_only, path, sizeof path)) break;
                 fprintf(log, "%ld %s %s\n", ++count, calls[i].name, path);
                 if (count != k) break;
-                if (error == 0) kill(child, SIGKILL);
+                // Once it has ended, its number may be anybody's.
+                if (error == 0 && code == -1) kill(child, SIGKILL);
+                else if (error == 0) break;
                 else if (refuse(pid, error) < 0) return failed("refusing");
                 break;
             }
